@@ -1,0 +1,249 @@
+"""``jlebm``: train, sample, evaluate and publish from the command line.
+
+Exit codes: 0 done, 1 training diverged, 2 wrong use (one sentence on standard error).
+"""
+
+import argparse
+import ast
+import sys
+from pathlib import Path
+
+import torch
+
+from . import checkpoints, data, paths, results, systems, train
+from .configs import BUDGETS, PRESETS, Config
+from .errors import UsageError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = parser().parse_args(argv)
+    try:
+        args.run(args)
+    except UsageError as error:
+        print(f"jlebm: {error}", file=sys.stderr)
+        return 2
+    except train.Diverged as error:
+        print(f"jlebm: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("jlebm: interrupted; --resume goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    top = argparse.ArgumentParser(prog="jlebm", description=__doc__.split("\n")[0])
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    p = commands.add_parser("train", help="train a system on a data set")
+    p.add_argument("system", nargs="?", help=f"one of {', '.join(systems.SYSTEMS)}")
+    p.add_argument("--data", help=f"{', '.join(data.NAMES)}, a folder of images, or an .npz file")
+    p.add_argument("--preset", help=f"published settings: {', '.join(PRESETS)}")
+    p.add_argument("--budget", choices=BUDGETS, default="cpu", help="how long (default: cpu)")
+    p.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change settings")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--out", type=Path, help="folder of the run")
+    p.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    p.add_argument("--save-every", type=positive, default=1000, metavar="STEPS")
+    p.add_argument("--precision", choices=train.PRECISIONS, default="bf16")
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    device_option(p)
+    p.set_defaults(run=run_train)
+
+    p = commands.add_parser("sample", help="draw images from a trained system")
+    p.add_argument("model", type=Path, help="a run's folder, a checkpoint, or a shipped name")
+    p.add_argument("--n", type=positive, default=64)
+    p.add_argument("--steps", type=natural, help="Langevin steps (default: as trained)")
+    p.add_argument("--out", type=Path, default=Path("samples.png"))
+    p.add_argument("--seed", type=int, default=0)
+    device_option(p)
+    p.set_defaults(run=run_sample)
+
+    p = commands.add_parser("evaluate", help="measure a trained system and record the figures")
+    p.add_argument("model", type=Path, help="a run's folder, or a shipped name")
+    p.add_argument("--data", help="default: the data it was trained on")
+    p.add_argument("--samples", type=positive, default=10_000)
+    p.add_argument("--features", help="default: the classifier of the data")
+    p.add_argument("--seed", type=int, default=0)
+    device_option(p)
+    p.set_defaults(run=run_evaluate)
+
+    p = commands.add_parser("publish", help="copy an evaluated run into data/, to be committed")
+    p.add_argument("folder", type=Path, help="a run's folder")
+    p.set_defaults(run=run_publish)
+
+    p = commands.add_parser("classifier", help="train the feature classifier of a data set")
+    p.add_argument("--data", required=True)
+    p.add_argument("--epochs", type=positive, default=10)
+    p.add_argument("--seed", type=int, default=0)
+    p.set_defaults(run=run_classifier)
+    return top
+
+
+def device_option(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
+def overrides(pairs: list[str]) -> dict:
+    """``["steps=100", "dims=(2,2)"]`` as settings; UsageError for what is no NAME=VALUE."""
+    settings = {}
+    for pair in pairs:
+        name, found, text = pair.partition("=")
+        if not found:
+            raise UsageError(f"--set takes NAME=VALUE, not {pair!r}.")
+        try:
+            settings[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            settings[name] = text
+    return settings
+
+
+def device_of(args: argparse.Namespace) -> torch.device:
+    try:
+        return torch.empty(0, device=args.device).device
+    except (RuntimeError, AssertionError):
+        raise UsageError(f"there is no device {args.device!r} on this machine.") from None
+
+
+def configuration(args: argparse.Namespace) -> tuple[Config, data.ImageSet]:
+    """Settings and training images that the arguments ask for, checked against each other."""
+    changes = {**BUDGETS[args.budget], **overrides(args.set)}
+    if args.preset:
+        if args.system or args.data:
+            raise UsageError("--preset already names a system and its data: give no others.")
+        config = systems.preset(args.preset, **changes)
+        return config, data.load(config.data)
+    if not args.system or not args.data:
+        raise UsageError("give a system and --data, or a --preset.")
+    systems.row(args.system)  # a wrong name shows before any data are read
+    images = data.load(args.data)
+    return systems.configure(args.system, images.name, images.shape, **changes), images
+
+
+def run_train(args: argparse.Namespace) -> None:
+    config, images = configuration(args)
+    device = device_of(args)
+    name = results.run_name(config.system, config.data, args.seed)
+    folder = args.out or paths.runs_dir() / name
+    if not args.resume and checkpoints.exists(folder / "resume"):
+        raise UsageError(f"{folder} already holds a run: give --resume, or another --out.")
+    system = train.channels_last(systems.build(config, seed=args.seed)).to(device)
+    trainer = train.Trainer(
+        system, images.images.to(device), seed=args.seed, precision=args.precision
+    )
+    if args.resume:
+        trainer.restore(folder / "resume")
+
+    def on_log(trainer: train.Trainer) -> None:
+        if trainer.step % args.save_every and trainer.step < config.steps:
+            return
+        trainer.save(folder / "resume")
+        save_samples(system, folder / f"samples-{trainer.step:06d}.png", 64, seed=args.seed)
+
+    counts = ", ".join(f"{k} {v:,}" for k, v in system.parameter_counts().items())
+    print(f"{config.system} on {config.data}, {len(images):,} images {config.image}: {counts}")
+    trainer.run(config.steps, on_log=on_log, progress=not args.quiet)
+    result = results.record(trainer, budget=args.budget, device=device_name(device))
+    systems.save(system, folder / "model", data=config.data, seed=args.seed, steps=trainer.step)
+    results.write(folder / "results.json", result)
+    print(f"{trainer.step} steps in {result['seconds']:.0f} s; the run lies in {folder}")
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def save_samples(
+    system: systems.System, path: Path, n: int, *, steps: int | None = None, seed: int = 0
+) -> None:
+    """A grid of ``n`` samples as a PNG, written in one step."""
+    from torchvision.io import encode_png
+    from torchvision.utils import make_grid
+
+    rng = torch.Generator(next(system.parameters()).device).manual_seed(seed)
+    system.eval()
+    images = data.to_uint8(system.sample(n, steps=steps, rng=rng)).cpu()
+    grid = make_grid(images, nrow=max(1, round(n**0.5)), padding=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoints.write_atomic(path, bytes(encode_png(grid)))
+
+
+def model_stem(model: Path) -> Path:
+    """The checkpoint that ``model`` means: a run's folder, a stem, or a shipped name."""
+    candidates = (model / "model", model, paths.shipped("checkpoints", str(model)))
+    for stem in candidates:
+        if checkpoints.exists(stem):
+            return stem
+    raise UsageError(
+        f"no trained system at {model}: give the folder of a run, a checkpoint, or a shipped one "
+        f"({', '.join(systems.shipped_names())})."
+    )
+
+
+def run_sample(args: argparse.Namespace) -> None:
+    system = systems.load(model_stem(args.model)).to(device_of(args))
+    save_samples(system, args.out, args.n, steps=args.steps, seed=args.seed)
+    print(f"{args.n} samples in {args.out}")
+
+
+def run_evaluate(args: argparse.Namespace) -> None:
+    from .evaluate.report import evaluate
+
+    stem = model_stem(args.model)
+    system = systems.load(stem).to(device_of(args))
+    own = system.config.data
+    if args.data and data.load(args.data, "test", limit=1).name != own:
+        raise UsageError(f"{stem} was trained on {own}, not on {args.data}.")
+    splits = [data.load(args.data or own, split) for split in data.SPLITS]
+    records = evaluate(
+        system, *splits, samples=args.samples, features=args.features, seed=args.seed
+    )
+    for r in records:
+        rest = ", ".join(f"{k} {v}" for k, v in r.items() if k not in ("name", "value"))
+        print(f"{r['name']:28} {r['value']:10.4f}   {rest}")
+    file = stem.with_name("results.json")
+    if file.is_file():
+        results.write(file, results.with_metrics(results.read(file), records))
+        print(f"recorded in {file}")
+
+
+def run_publish(args: argparse.Namespace) -> None:
+    """Copy a run's weights and results to data/checkpoints and data/results."""
+    if paths.CLONE is None:
+        raise UsageError("publish writes into data/ of a clone of the project: run it there.")
+    result = results.read(args.folder / "results.json")
+    if not result["metrics"]:
+        raise UsageError(f"{args.folder} has not been evaluated: run `jlebm evaluate` on it first.")
+    tensors, meta = checkpoints.load(args.folder / "model")
+    name = results.run_name(result["system"], result["data"], result["seed"])
+    checkpoints.save(paths.shipped("checkpoints", name), tensors, meta)
+    results.write(results.shipped_path(name), result)
+    print(f"published {name}")
+
+
+def run_classifier(args: argparse.Namespace) -> None:
+    from .evaluate import classifier
+
+    train_set, test_set = (data.load(args.data, split) for split in data.SPLITS)
+    how = {"seed": args.seed, "epochs": args.epochs}
+    model, accuracy = classifier.fit_classifier(train_set, test_set, **how)
+    classifier.save_classifier(model, train_set.name, accuracy=accuracy, **how)
+    print(f"test accuracy {accuracy:.4f}; saved at {classifier.stem(train_set.name)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

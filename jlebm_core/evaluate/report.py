@@ -1,0 +1,104 @@
+"""Every standard figure of one trained system, as flat records of a results file."""
+
+import torch
+from torch import Tensor
+
+from ..data import ImageSet, to_float, to_uint8
+from ..systems import System
+from . import fid, probes
+from .classifier import Classifier, load_classifier
+
+BLOCK = 500  # images or chains at a time
+PANELS, DRAWS = 100, 20  # label change: fixed codes, new draws for each
+
+
+def sample_uint8(
+    system: System, n: int, *, steps: int | None = None, rng: torch.Generator | None = None
+) -> Tensor:
+    """``n`` samples as uint8 images, drawn in blocks. Shape: (n, C, H, W)."""
+    sizes = [min(BLOCK, n - i) for i in range(0, n, BLOCK)]
+    return torch.cat([to_uint8(system.sample(size, steps=steps, rng=rng)) for size in sizes])
+
+
+def encode_all(system: System, images: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+    """Codes of uint8 images, in blocks. Shapes: (N, C, H, W) -> (N, D)."""
+    return torch.cat([system.encode(to_float(x), rng=rng) for x in images.split(BLOCK)])
+
+
+def reconstruction_mse(system: System, images: Tensor, z: Tensor) -> float:
+    """Mean squared error a pixel between images, scaled to [-1, 1], and decoded codes z."""
+    errors = [
+        (system.decode(codes) - to_float(x)).square().flatten(1).mean(1)
+        for x, codes in zip(images.split(BLOCK), z.split(BLOCK), strict=True)
+    ]
+    return torch.cat(errors).mean().item()
+
+
+def label_change(
+    system: System, classifier: Classifier, *, rng: torch.Generator | None = None
+) -> list[float]:
+    """Per layer, bottom first: how often new codes of that layer alone change the label.
+
+    The codes are joint prior samples, and the new ones are draws from the layer's marginal, as in
+    the authors' hierarchical sampling (ICCV 2023, figures 4 and 5).
+    """
+    z = system.prior.sample(PANELS * (DRAWS + 1), rng=rng)
+    fixed, new = z[:PANELS], z[PANELS:].view(PANELS, DRAWS, -1)
+    return probes.layer_label_change(
+        lambda codes: to_uint8(system.decode(codes)),
+        fixed,
+        new,
+        system.config.dims,
+        classifier.predict,
+    )
+
+
+def evaluate(
+    system: System,
+    train: ImageSet,
+    test: ImageSet,
+    *,
+    samples: int = 10_000,
+    features: str | None = None,
+    seed: int = 0,
+) -> list[dict]:
+    """Test MSE; FID and KID at K steps and at 0; label change and latent classifier by layer.
+
+    ``features`` defaults to the data's own classifier. Everything is drawn from ``seed``.
+    Raises UsageError where no features fit the data.
+    """
+    rng = torch.Generator(train.images.device).manual_seed(seed)
+    classifier = load_classifier(train.name).to(train.images.device)
+    features = features or f"{train.name}-classifier"
+    z_test = encode_all(system, test.images, rng=rng)
+    records = [
+        {
+            "name": "mse",
+            "value": reconstruction_mse(system, test.images, z_test),
+            "split": "test",
+            "images": len(test),
+            "range": "[-1, 1]",
+        }
+    ]
+    steps = (system.config.prior_steps, 0) if system.prior.learned else (0,)
+    for k in steps:
+        x = sample_uint8(system, samples, steps=k, rng=rng)
+        scores = fid.compare(x, train.images, features=features, seed=seed)
+        records += fid.metric_records(scores, langevin_steps=k)
+    if len(system.config.dims) > 1:
+        rates = label_change(system, classifier, rng=rng)
+        protocol = {"reading": "marginal", "fixed": PANELS, "draws": DRAWS}
+        records += [
+            {"name": "label_change_rate", "value": rate, "layer": i, **protocol}
+            for i, rate in enumerate(rates, 1)
+        ]
+    if train.labels is not None and test.labels is not None and system.inference.amortised:
+        z_train = encode_all(system, train.images, rng=rng)
+        accuracies = probes.latent_classifier_accuracy(
+            z_train, train.labels, z_test, test.labels, system.config.dims, seed=seed
+        )
+        records += [
+            {"name": "latent_classifier_accuracy", "value": a, "layer": i, "split": "test"}
+            for i, a in enumerate(accuracies, 1)
+        ]
+    return records

@@ -1,0 +1,81 @@
+r"""Generators p(x | z) = N(x; h_1, sigma^2 I).
+
+Ladder (ICCV 2023, eq. 5):  h_L = g_L(z_L),  h_i = g_i([z_i, h_{i+1}]),  x ~ N(h_1, sigma^2 I).
+With L = 1 it is the plain generator of VAE and LEBM.
+"""
+
+from math import log, pi, prod
+
+import torch
+from torch import Tensor, nn
+
+from .errors import UsageError
+from .nets import Shape, activation, stack
+
+JOINS = ("concat", "add")
+
+
+class LadderGenerator(nn.Module):
+    """Top-down network that meets one layer of latents at each level.
+
+    ``levels[i]`` is the stack g_{i+1} (bottom-up, like ``dims``); the lowest must end in ``image``
+    = (C, H, W). A code meets the level above by one linear map to the shape of h_{i+1}, then
+    ``join``: "concat" (an activation follows the map, channels double: the authors' FID nets) or
+    "add" (no activation before the sum: their hierarchical-sampling nets).
+    Raises UsageError where dims, levels and image do not fit together.
+    """
+
+    def __init__(
+        self,
+        dims: tuple[int, ...],
+        image: Shape,
+        levels: tuple[str, ...],
+        *,
+        join: str = "concat",
+        sigma: float = 0.3,
+        act: str = "lrelu",
+        norm: bool = False,
+        bias: bool = True,
+    ):
+        super().__init__()
+        if len(dims) != len(levels) or min(dims, default=0) < 1:
+            raise UsageError(
+                f"dims {tuple(dims)} do not fit a generator of {len(levels)} levels: give one "
+                "positive number of dimensions for each level, bottom first."
+            )
+        if join not in JOINS:
+            raise UsageError(f"unknown join {join!r}: choose one of {', '.join(JOINS)}.")
+        self.dims, self.image, self.sigma, self.join = tuple(dims), tuple(image), sigma, join
+        blocks, projections, shape = [], [], (dims[-1],)
+        for i in reversed(range(len(dims))):
+            if i < len(dims) - 1:
+                flat = nn.Linear(dims[i], prod(shape))
+                after = activation(act if join == "concat" else "none")
+                projections.append(nn.Sequential(flat, nn.Unflatten(1, shape), after))
+                shape = (2 * shape[0], *shape[1:]) if join == "concat" else shape
+            block, shape = stack(levels[i], shape, act=act, norm=norm, bias=bias)
+            blocks.append(block)
+        if shape != self.image:
+            raise UsageError(f"the generator ends in {shape}, but the images are {self.image}.")
+        self.blocks = nn.ModuleList(reversed(blocks))
+        self.projections = nn.ModuleList(reversed(projections))
+
+    def mean(self, z: Tensor) -> Tensor:
+        """h_1(z), the mean of p(x | z). Shapes: (B, D) -> (B, C, H, W) in [-1, 1]."""
+        *lower, top = z.split(self.dims, dim=1)
+        h = self.blocks[-1](top)
+        for z_i, project, g in reversed(
+            list(zip(lower, self.projections, self.blocks, strict=False))
+        ):
+            code = project(z_i)
+            h = g(torch.cat([code, h], 1) if self.join == "concat" else code + h)
+        return h
+
+    def squared_error(self, x: Tensor, z: Tensor) -> Tensor:
+        """|x - h_1(z)|^2 summed over pixels and channels. Shapes: (B, C, H, W), (B, D) -> (B,)."""
+        return (x - self.mean(z).float()).square().flatten(1).sum(1)
+
+    def log_lik(self, x: Tensor, z: Tensor) -> Tensor:
+        r"""log p(x | z) = -|x - h_1|^2 / (2 sigma^2) - (n / 2) log(2 pi sigma^2), n = C H W."""
+        constant = 0.5 * prod(self.image) * log(2 * pi * self.sigma**2)
+        return -self.squared_error(x, z) / (2 * self.sigma**2) - constant

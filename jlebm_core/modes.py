@@ -1,0 +1,96 @@
+"""What a chapter runs: the three values of ``JLEBM_MODE``, decided in one place.
+
+- ``smoke``: a few steps on the built-in glyphs, to test that every cell runs; no network.
+- ``load`` (default): the weights that come with the project; figures as printed, on a CPU.
+- ``train``: everything from scratch on the real data, downloaded if need be.
+"""
+
+import os
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import checkpoints, data, paths, results, systems, train
+from .configs import BUDGETS
+from .data import ImageSet
+from .errors import UsageError
+from .evaluate.report import encode_all
+from .systems import System
+
+MODES = ("smoke", "load", "train")
+SMOKE_IMAGES = 400
+
+
+class Trained(NamedTuple):
+    """A trained system, its results record, and what was trained where, in one sentence."""
+
+    system: System
+    results: dict
+    story: str
+
+
+def mode() -> str:
+    """The mode that ``JLEBM_MODE`` asks for; UsageError for an unknown one."""
+    chosen = os.environ.get("JLEBM_MODE", "load")
+    if chosen not in MODES:
+        raise UsageError(f"JLEBM_MODE is {chosen!r}: choose one of {', '.join(MODES)}.")
+    return chosen
+
+
+def device() -> torch.device:
+    """The GPU in ``train`` mode if there is one, else the CPU."""
+    return torch.device("cuda" if mode() == "train" and torch.cuda.is_available() else "cpu")
+
+
+def obtain(system: str, dataset: str = "mnist", *, seed: int = 0) -> Trained:
+    """A trained ``system`` in the way of the current mode, ready for use, on ``device()``."""
+    if mode() == "load":
+        name = results.run_name(system, dataset, seed)
+        found = results.read(results.shipped_path(name))
+        steps, batch = found["steps"], found["config"]["batch"]
+        story = f"{name}: shipped weights, trained for {steps:,} steps of {batch} images"
+        return Trained(systems.shipped(name), found, story)
+    smoke = mode() == "smoke"
+    images = data.load("glyphs", limit=SMOKE_IMAGES) if smoke else data.load(dataset)
+    budget = "smoke" if smoke else "cpu"
+    config = systems.configure(system, images.name, images.shape, **BUDGETS[budget])
+    model = train.channels_last(systems.build(config, seed=seed)).to(device())
+    trainer = train.Trainer(model, images.images.to(device()), seed=seed)
+    trainer.run(config.steps, log_every=10 if smoke else 50, progress=not smoke)
+    found = results.record(trainer, budget=budget, device=device().type)
+    where = f"{system} on {images.name}, trained here for {trainer.step:,} steps"
+    return Trained(model, found, where + (" (smoke mode: far too few)" if smoke else ""))
+
+
+def real_images(dataset: str, split: str = "test", *, limit: int | None = None) -> ImageSet | None:
+    """Images of a real data set, or None where it cannot be had; then a sentence says so.
+
+    In ``smoke`` mode the built-in glyphs stand in, so that no cell asks the network.
+    """
+    if mode() == "smoke":
+        print(f"Smoke mode: glyphs stand in for {dataset}.")
+        return data.load("glyphs", split, limit=min(limit or SMOKE_IMAGES, SMOKE_IMAGES))
+    try:
+        return data.load(dataset, split, limit=limit)
+    except UsageError:  # its sentence names folders of this machine: not for a page
+        print(f"{dataset} is not at hand and could not be downloaded: shown from shipped data.")
+        return None
+
+
+def test_codes(trained: Trained) -> tuple[Tensor, Tensor] | None:
+    """Codes (N, D) of test images by the inference model of ``trained``, and labels (N,).
+
+    In ``load`` mode they come with the weights, so that no data set is needed; else the test
+    images are encoded here. None if there are none.
+    """
+    config = trained.system.config
+    if mode() == "load":
+        name = results.run_name(config.system, config.data, trained.results["seed"])
+        stem = paths.shipped("checkpoints", f"codes-{name}")
+        if not checkpoints.exists(stem):
+            return None
+        tensors, _ = checkpoints.load(stem)
+        return tensors["z"].float(), tensors["labels"].long()
+    test = data.load(config.data, "test", limit=SMOKE_IMAGES if mode() == "smoke" else None)
+    return encode_all(trained.system, test.images.to(device())).cpu(), test.labels

@@ -1,0 +1,144 @@
+"""Building blocks: stacks of layers written as text, and the MLP of an energy-based prior.
+
+A stack is data, so that a configuration can be printed, compared, saved as JSON and drawn:
+``"fc 512, map 64 7, up 32, up 1 tanh"`` is a fully connected layer of 512, one that is reshaped to
+64 maps of 7x7, and two transposed convolutions, each of which doubles the side.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from .errors import UsageError
+
+Shape = tuple[int, ...]
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "lrelu": lambda: nn.LeakyReLU(0.2),
+    "lrelu0.01": lambda: nn.LeakyReLU(0.01),
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "none": nn.Identity,
+}
+
+
+def activation(name: str) -> nn.Module:
+    """The activation called ``name``; UsageError for a name that is not in ``ACTIVATIONS``."""
+    if name not in ACTIVATIONS:
+        raise UsageError(f"unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]()
+
+
+def _fc(shape: Shape, bias: bool, n: int) -> tuple[list[nn.Module], Shape]:
+    flat = [nn.Flatten()] if len(shape) > 1 else []
+    return [*flat, nn.Linear(prod(shape), n)], (n,)
+
+
+def _map(shape: Shape, bias: bool, channels: int, side: int) -> tuple[list[nn.Module], Shape]:
+    layers, _ = _fc(shape, bias, channels * side * side)
+    return [*layers, nn.Unflatten(1, (channels, side, side))], (channels, side, side)
+
+
+def _seed(shape: Shape, bias: bool, channels: int, side: int) -> tuple[list[nn.Module], Shape]:
+    start = nn.Unflatten(1, (prod(shape), 1, 1))
+    conv = nn.ConvTranspose2d(prod(shape), channels, side, bias=bias)
+    return [start, conv], (channels, side, side)
+
+
+def _up(shape: Shape, bias: bool, channels: int) -> tuple[list[nn.Module], Shape]:
+    c, h, w = shape
+    return [nn.ConvTranspose2d(c, channels, 4, 2, 1, bias=bias)], (channels, 2 * h, 2 * w)
+
+
+def _down(shape: Shape, bias: bool, channels: int) -> tuple[list[nn.Module], Shape]:
+    c, h, w = shape
+    return [nn.Conv2d(c, channels, 4, 2, 1, bias=bias)], (channels, h // 2, w // 2)
+
+
+def _conv(shape: Shape, bias: bool, channels: int) -> tuple[list[nn.Module], Shape]:
+    c, h, w = shape
+    return [nn.Conv2d(c, channels, 3, 1, 1, bias=bias)], (channels, h, w)
+
+
+# name: (how many numbers it takes, does it need maps (C, H, W) below it, builder)
+LAYERS: dict[str, tuple[int, bool, Callable]] = {
+    "fc": (1, False, _fc),  # fully connected, N outputs
+    "map": (2, False, _map),  # fully connected, reshaped to C maps of S x S
+    "seed": (2, False, _seed),  # transposed convolution from 1x1 to C maps of S x S
+    "up": (1, True, _up),  # 4x4 transposed convolution, stride 2
+    "down": (1, True, _down),  # 4x4 convolution, stride 2
+    "conv": (1, True, _conv),  # 3x3 convolution
+}
+
+
+def stack(
+    spec: str, shape: Shape, *, act: str = "lrelu", norm: bool = False, bias: bool = True
+) -> tuple[nn.Sequential, Shape]:
+    """The network that ``spec`` describes on inputs of ``shape``, and the shape of its output.
+
+    Layers are separated by commas: a name of ``LAYERS``, its numbers, and an activation if it is
+    not ``act``. A layer that names its own activation has no normalisation after it.
+    Shapes: (B, *shape) -> (B, *shape_out), without the batch. ``norm`` puts batch normalisation
+    before each default activation; ``bias`` says whether convolutions have one.
+    Raises UsageError for a spec that cannot be read or does not fit ``shape``.
+    """
+    layers: list[nn.Module] = []
+    for part in filter(None, (p.strip() for p in spec.split(","))):
+        name, *words = part.split()
+        own_act = words.pop() if words and not words[-1].isdigit() else None
+        count, wants_maps, build = LAYERS.get(name, (-1, False, None))
+        if count != len(words) or not all(w.isdigit() and int(w) > 0 for w in words):
+            raise UsageError(f"cannot read layer {part!r} in {spec!r}: known are {_grammar()}.")
+        if wants_maps and len(shape) != 3:
+            raise UsageError(f"layer {part!r} in {spec!r} needs maps (C, H, W), but gets {shape}.")
+        new, shape = build(shape, bias, *map(int, words))
+        layers += new
+        if norm and own_act is None:
+            layers.append(nn.BatchNorm2d(shape[0]) if len(shape) == 3 else nn.BatchNorm1d(shape[0]))
+        layers.append(activation(own_act or act))
+    return nn.Sequential(*layers), shape
+
+
+def _grammar() -> str:
+    return ", ".join(" ".join([name, *"CS"[: n[0]]]) for name, n in LAYERS.items())
+
+
+class NegativeEnergy(nn.Module):
+    r"""f(z): an MLP from the joined latents [z_1, .., z_L] to one number (ICCV 2023, eq. 6).
+
+    Shapes: (B, D) -> (B,). Without hidden layers f = 0, which leaves p(z) = p_0(z).
+    ``spectral_norm`` = c divides every weight by its largest singular value and multiplies the
+    result by c: then |f(z) - f(z')| <= c |z - z'|. None leaves the weights free.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: tuple[int, ...] = (100, 100),
+        *,
+        act: str = "lrelu",
+        spectral_norm: float | None = None,
+    ):
+        super().__init__()
+        self.scale = 1.0 if spectral_norm is None else spectral_norm
+        widths = (dim, *hidden, 1) if hidden else ()
+        linears = [nn.Linear(a, b) for a, b in pairwise(widths)]
+        if spectral_norm is not None:
+            linears = [parametrizations.spectral_norm(m) for m in linears]
+        self.net = nn.Sequential()
+        for linear in linears:
+            self.net.append(linear)
+            self.net.append(activation(act))
+        self.net = self.net[:-1]  # the output is linear
+
+    def forward(self, z: Tensor) -> Tensor:
+        if not len(self.net):
+            return z.new_zeros(len(z))
+        with torch.autocast(z.device.type, enabled=False):  # its gradient steers the chains
+            return self.scale * self.net(z.float()).squeeze(1)

@@ -1,0 +1,32 @@
+"""Where files lie: the same answers in a clone and in a plain pip installation."""
+
+import os
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+CLONE = PACKAGE.parent if (PACKAGE.parent / "data" / "checkpoints").is_dir() else None
+
+
+def shipped(*parts: str) -> Path:
+    """Path of a shipped file, e.g. ``shipped("checkpoints", "joint-ebm-mnist")``.
+
+    In a clone that is the folder ``data/``; an installed package carries the same files inside
+    itself (see ``package-dir`` in pyproject.toml).
+    """
+    return (CLONE / "data" if CLONE else PACKAGE / "shipped").joinpath(*parts)
+
+
+def cache_dir() -> Path:
+    """Folder for downloads: ``data/cache`` of the clone, else ``~/.cache/jlebm``."""
+    return CLONE / "data" / "cache" if CLONE else Path.home() / ".cache" / "jlebm"
+
+
+def data_roots() -> list[Path]:
+    """Folders in which raw data sets are looked for, in this order: ``JLEBM_DATA``, the cache."""
+    own = os.environ.get("JLEBM_DATA")
+    return [*([Path(own).expanduser()] if own else []), cache_dir()]
+
+
+def runs_dir() -> Path:
+    """Where ``jlebm train`` leaves its runs unless told otherwise: ``data/runs`` or ``./runs``."""
+    return CLONE / "data" / "runs" if CLONE else Path("runs")

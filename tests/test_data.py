@@ -1,0 +1,312 @@
+"""Loading: the sets by name, folders and .npz files, and one clear sentence for what goes wrong."""
+
+import gzip
+import hashlib
+import zipfile
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import datasets
+
+from jlebm_core import data, glyphs, paths
+from jlebm_core.data import load
+from jlebm_core.errors import UsageError
+
+MNIST_MD5 = {
+    "train": "6bbc9ace898e44ae57da46a324031adb",
+    "test": "2646ac647ad5339dbf082846283269ea",
+}
+
+
+def pixels(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">i4").tobytes()
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wb") as file:
+        file.write(header + array.tobytes())
+
+
+def write_mnist(raw: Path, suffix: str = "") -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """A tiny MNIST in torchvision's layout; returns split -> (images, labels)."""
+    made = {"train": (pixels(7, 28, 28), pixels(7) % 10), "test": (pixels(3, 28, 28), pixels(3))}
+    for prefix, (images, labels) in zip(("train", "t10k"), made.values(), strict=True):
+        write_idx(raw / f"{prefix}-images-idx3-ubyte{suffix}", images)
+        write_idx(raw / f"{prefix}-labels-idx1-ubyte{suffix}", labels)
+    return made
+
+
+def write_images(folder: Path, arrays, suffix: str = ".png") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, array in enumerate(arrays):
+        Image.fromarray(array).save(folder / f"{i:03d}{suffix}")
+
+
+@pytest.fixture
+def roots(tmp_path, monkeypatch):
+    """JLEBM_DATA and an empty cache of the test's own; any download fails."""
+    monkeypatch.setenv("JLEBM_DATA", str(tmp_path / "own"))
+    for module in (paths, data):
+        monkeypatch.setattr(module, "cache_dir", lambda: tmp_path / "cache")
+
+    def refuse(*args, **kwargs):
+        raise URLError("no network\n here")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", refuse)
+    return tmp_path / "own", tmp_path / "cache"
+
+
+def sentence(*args, **kwargs) -> str:
+    """The message of the UsageError that ``load`` raises: one line, ending in a full stop."""
+    with pytest.raises(UsageError) as caught:
+        load(*args, **kwargs)
+    message = str(caught.value)
+    assert message.endswith(".") and "\n" not in message
+    return message
+
+
+def test_eight_bits_round_trip_exactly():
+    every = torch.arange(256, dtype=torch.uint8)
+    x = data.to_float(every)
+    assert x.dtype == torch.float32 and x[0] == -1 and x[255] == 1
+    assert torch.equal(data.to_uint8(x), every)
+    assert data.to_uint8(torch.tensor([-7.0, 7.0, 0.999])).tolist() == [0, 255, 255]
+
+
+def test_glyphs_are_the_rendered_ones():
+    for split, seed in (("train", 0), ("test", 1)):
+        loaded = load("glyphs", split, limit=12)
+        images, labels, factors = glyphs.render(12, seed=seed)
+        assert (loaded.name, loaded.split, len(loaded)) == ("glyphs", split, 12)
+        assert loaded.shape == (3, 32, 32) and torch.equal(loaded.images, images)
+        assert torch.equal(loaded.labels, labels)
+        assert all(torch.equal(loaded.factors[k], factors[k]) for k in glyphs.FACTORS)
+    assert len(load("glyphs", "test")) == 4_000 and data.GLYPHS["train"] == (20_000, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")]
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("where", [0, 1])
+def test_mnist_in_torchvisions_layout(roots, name, folder, suffix, where):
+    made = write_mnist(roots[where] / folder / "raw", suffix)
+    for split, (images, labels) in made.items():
+        loaded = load(name, split, download=False)
+        assert loaded.shape == (1, 28, 28) and loaded.images.dtype == torch.uint8
+        assert np.array_equal(loaded.images[:, 0].numpy(), images)
+        assert loaded.labels.tolist() == labels.tolist() and loaded.labels.dtype == torch.int64
+        assert torch.equal(load(name, split, limit=2).images, loaded.images[:2])
+        if not suffix:
+            peer = getattr(datasets, folder)(roots[where], train=split == "train")
+            assert torch.equal(peer.data, loaded.images[:, 0])
+            assert torch.equal(peer.targets, loaded.labels)
+
+
+def test_mnist_nowhere_says_what_was_tried_and_what_to_do(roots):
+    message = sentence("mnist")
+    assert all(str(root / "MNIST" / "raw") in message for root in roots)
+    assert "no network here" in message and "set JLEBM_DATA" in message
+    assert "--data glyphs" in message
+    assert "not allowed" in sentence("mnist", download=False)
+    assert not list(roots[1].iterdir()), "a failed download leaves nothing"
+
+
+def test_mnist_download_lands_in_the_cache_whole(roots, monkeypatch):
+    def fetch(url, download_root, filename, md5):
+        made = write_mnist(roots[0] / "source")  # the archive's content
+        stem = filename.removesuffix(".gz")
+        source = roots[0] / "source" / stem
+        Path(download_root, stem).write_bytes(source.read_bytes())
+        Path(download_root, filename).write_bytes(b"archive")
+        fetch.images = made["test"][0]
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", fetch)
+    loaded = load("mnist", "test")
+    assert np.array_equal(loaded.images[:, 0].numpy(), fetch.images)
+    assert [p.name for p in roots[1].iterdir()] == ["MNIST"]
+    assert sorted(p.name for p in (roots[1] / "MNIST" / "raw").iterdir()) == sorted(
+        stem for pair in data._IDX.values() for stem in pair
+    )
+    assert torch.equal(load("mnist", "test", download=False).images, loaded.images)
+
+
+def test_broken_mnist_files_are_named(roots):
+    raw = roots[0] / "MNIST" / "raw"
+    write_mnist(raw)
+    images = raw / "train-images-idx3-ubyte"
+    whole = images.read_bytes()
+    for broken in (whole[:-1], whole + b"0", b"", b"\0\0\x09" + whole[3:]):
+        images.write_bytes(broken)
+        assert f"{images} is not a complete IDX file" in sentence("mnist")
+    write_idx(images, pixels(6, 28, 28))
+    assert "6 images but 7 labels" in sentence("mnist")
+    images.unlink()
+    images.with_suffix(".gz").write_bytes(gzip.compress(whole)[:-9])
+    assert f"{images}.gz cannot be read" in sentence("mnist")
+
+
+@pytest.mark.parametrize(("split", "n", "labels"), [("train", 60_000, [5, 0, 4, 1, 9]),
+                                                    ("test", 10_000, [7, 2, 1, 0, 4])])  # fmt: skip
+def test_the_real_mnist_is_byte_exact(split, n, labels):
+    try:
+        loaded = load("mnist", split, download=False)
+    except UsageError:
+        pytest.skip("MNIST is not on this machine")
+    assert loaded.images.shape == (n, 1, 28, 28) and loaded.labels[:5].tolist() == labels
+    header = bytes((0, 0, 8, 3)) + np.array((n, 28, 28), ">i4").tobytes()
+    assert hashlib.md5(header + loaded.images.numpy().tobytes()).hexdigest() == MNIST_MD5[split]
+
+
+def test_folder_is_read_recursively_in_sorted_order(tmp_path):
+    folder, arrays = tmp_path / "my photos", pixels(23, 6, 3, 3)  # 3 wide: C must not be guessed
+    write_images(folder / "a", arrays[:15])
+    write_images(folder / "b" / "deep", arrays[15:21], ".bmp")
+    write_images(folder / "c", arrays[21:], ".PNG")
+    (folder / "a" / "notes.txt").write_text("not an image")
+    (folder / "a" / "._000.png").write_text("not an image either")
+    train, test = load(str(folder)), load(str(folder), "test")
+    assert (train.name, train.split, train.labels, train.factors) == (
+        "my photos",
+        "train",
+        None,
+        None,
+    )
+    assert train.shape == (3, 6, 3) and train.images.is_contiguous()
+    expected = arrays.transpose(0, 3, 1, 2)
+    assert np.array_equal(test.images.numpy(), expected[[9, 19]])
+    assert np.array_equal(train.images.numpy(), np.delete(expected, [9, 19], axis=0))
+    assert torch.equal(load(str(folder), limit=4).images, train.images[:4])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".webp"])
+def test_lossy_formats_are_read(tmp_path, suffix):
+    write_images(tmp_path / "flat", np.full((2, 8, 8, 3), 200, dtype=np.uint8), suffix)
+    assert (load(str(tmp_path / "flat")).images.int() - 200).abs().max() <= 3
+
+
+def test_folder_is_grey_only_if_every_image_is(tmp_path):
+    grey = pixels(4, 5, 6)
+    write_images(tmp_path / "train", grey)
+    write_images(tmp_path / "test", grey[:2])
+    loaded = load(str(tmp_path), "train")
+    assert loaded.shape == (1, 5, 6) and np.array_equal(loaded.images[:, 0].numpy(), grey)
+    assert len(load(str(tmp_path), "test")) == 2
+    write_images(tmp_path / "validation", pixels(1, 9, 9, 3))  # not ours to read
+    assert load(str(tmp_path), "test").shape == (1, 5, 6)
+    Image.fromarray(pixels(5, 6, 4), mode=None).save(tmp_path / "test" / "colour.png")
+    loaded = load(str(tmp_path), "train")
+    assert loaded.shape == (3, 5, 6) and (loaded.images == torch.from_numpy(grey)[:, None]).all()
+
+
+def test_folder_complaints(tmp_path):
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    assert f"{folder} holds no images" in sentence(str(folder))
+    write_images(folder, pixels(3, 8, 6, 3))
+    assert "3 images" in sentence(str(folder), "test")
+    odd = folder / "100.png"
+    odd.write_bytes((folder / "000.png").read_bytes()[:40])
+    assert f"{odd} cannot be read as an image" in sentence(str(folder))
+    blob = (folder / "000.png").read_bytes()
+    odd.write_bytes(blob[: len(blob) - 60])  # the header is whole, the pixels are not
+    assert f"{odd} cannot be read as an image" in sentence(str(folder))
+    Image.fromarray(pixels(8, 7, 3)).save(odd)
+    message = sentence(str(folder))
+    assert f"{folder / '000.png'} is 6x8" in message and f"{odd} is 7x8" in message
+    Image.fromarray(np.zeros((8, 6), dtype=np.uint16)).save(odd)
+    assert f"{odd} is not an 8-bit image" in sentence(str(folder))
+    (folder / "train").mkdir()
+    (folder / "test").mkdir()
+    assert f"{folder / 'train'} holds no images" in sentence(str(folder))
+
+
+@pytest.mark.parametrize(
+    "shape", [(20, 8, 6), (20, 8, 6, 1), (20, 1, 8, 6), (20, 8, 6, 3), (20, 3, 8, 6)]
+)
+def test_npz_shapes(tmp_path, shape):
+    array, labels = pixels(*shape), np.arange(20, dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", images=array, labels=labels)
+    train, test = (load(str(tmp_path / "own.npz"), split) for split in ("train", "test"))
+    channels_first = {3: lambda a: a[:, None], 4: lambda a: np.moveaxis(a, -1, 1)}[array.ndim](
+        array
+    )
+    expected = array if shape[1] in (1, 3) else channels_first
+    assert train.name == "own" and train.shape == expected.shape[1:]
+    assert np.array_equal(test.images.numpy(), expected[[9, 19]])
+    assert np.array_equal(train.images.numpy(), np.delete(expected, [9, 19], axis=0))
+    assert test.labels.tolist() == [9, 19] and train.labels.dtype == torch.int64
+    assert load(str(tmp_path / "own.npz"), limit=3).labels.tolist() == [0, 1, 2]
+
+
+def test_npz_with_a_test_set_of_its_own(tmp_path):
+    images, test = pixels(11, 4, 4), pixels(2, 4, 4, seed=1)
+    file = str(tmp_path / "own.npz")
+    np.savez_compressed(file, images=images, images_test=test, labels_test=np.array([3, 1]))
+    assert np.array_equal(load(file).images[:, 0].numpy(), images) and load(file).labels is None
+    assert np.array_equal(load(file, "test").images[:, 0].numpy(), test)
+    assert load(file, "test").labels.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "complaint"),
+    [
+        ({"x": pixels(3, 4, 4), "y": pixels(3)}, "no array named images, only: x, y"),
+        ({}, "no array named images, only: none"),
+        ({"images": np.zeros((3, 4, 4), dtype=np.float32)}, "the type is float32"),
+        ({"images": np.array([{}, {}])}, "cannot be read as an .npz file"),  # would need pickle
+        ({"images": pixels(4, 4)}, "the shape is (4, 4)"),
+        ({"images": pixels(3, 4, 4, 4)}, "the shape is (3, 4, 4, 4)"),
+        ({"images": pixels(3, 3, 4, 3)}, "the shape is (3, 3, 4, 3)"),  # which axis is C?
+        ({"images": pixels(0, 4, 4)}, "the shape is (0, 4, 4)"),
+        ({"images": pixels(0, 4, 4, 3)}, "the shape is (0, 4, 4, 3)"),
+        ({"images": pixels(3, 4, 4), "labels": np.zeros(4, dtype=int)}, "of shape (4,)"),
+        ({"images": pixels(3, 4, 4), "labels": np.zeros(3)}, "labels: float64"),
+        ({"images": pixels(3, 4, 4), "images_test": np.zeros((2, 4))}, None),
+    ],
+)
+def test_npz_complaints(tmp_path, arrays, complaint):
+    file = tmp_path / "own.npz"
+    np.savez(file, **arrays)
+    if complaint is None:  # only the split that is asked for is judged
+        assert len(load(str(file))) == 3
+        assert "images_test: the type is float64" in sentence(str(file), "test")
+        return
+    message = sentence(str(file))
+    assert str(file) in message and complaint in message
+
+
+def test_corrupt_npz_is_named(tmp_path):
+    file = tmp_path / "own.npz"
+    np.savez(file, images=pixels(30, 8, 8))
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    for broken in (b"", b"not a zip", whole[: len(whole) // 2], bytes(flipped)):
+        file.write_bytes(broken)
+        assert f"{file} cannot be read as an .npz file" in sentence(str(file))
+    np.save(tmp_path / "array.npy", pixels(30, 8, 8))
+    (tmp_path / "array.npy").rename(file)  # an .npy under a wrong name
+    assert f"{file} cannot be read as an .npz file" in sentence(str(file))
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("images", "text")
+    assert str(file) in sentence(str(file))
+
+
+def test_names_paths_splits_and_limits(tmp_path):
+    message = sentence("minst")
+    assert all(name in message for name in data.NAMES) and "path" in message
+    for missing in (tmp_path / "nowhere", tmp_path / "nowhere.npz"):
+        assert sentence(str(missing)) == f"{missing} does not exist."
+    assert sentence("nowhere.npz") == "nowhere.npz does not exist."
+    (tmp_path / "list.txt").write_text("")
+    assert "neither a folder" in sentence(str(tmp_path / "list.txt"))
+    assert "train, test" in sentence("glyphs", "validation")
+    assert "limit is 0" in sentence("glyphs", limit=0)

@@ -1,0 +1,109 @@
+"""Priors: densities, tilts and chains against exact answers."""
+
+import math
+
+import pytest
+import torch
+
+from jlebm_core.priors import EBMPrior, StandardNormal, standard_normal_log_prob
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def with_tilt(prior, f):
+    prior.f = f
+    return prior
+
+
+def test_standard_normal_density_and_samples():
+    prior = StandardNormal((1, 3))
+    z = prior.sample(50_000, rng=seeded())
+    expected = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1)
+    torch.testing.assert_close(prior.log_prob(z), expected)
+    assert z.shape == (50_000, 4)
+    assert abs(z.mean().item()) < 5 / z.numel() ** 0.5
+    assert abs(z.var().item() - 1) < 5 * (2 / z.numel()) ** 0.5
+
+
+def test_no_hidden_layers_means_no_tilt():
+    prior = EBMPrior((2, 2), ())
+    z = torch.randn(7, 4, generator=seeded())
+    assert prior.f(z).equal(torch.zeros(7))
+    assert prior.log_prob(z).equal(standard_normal_log_prob(z))
+    assert not list(prior.parameters())
+
+
+def test_zero_steps_are_the_base():
+    prior = EBMPrior((2,), (8,))
+    assert prior.sample(9, steps=0, rng=seeded(4)).equal(StandardNormal((2,)).sample(9, rng=seeded(4)))
+
+
+def test_chain_follows_a_two_dimensional_density_on_a_grid():
+    """Histogram of chains against exp(f) p_0 / Z on a grid; Z against importance sampling."""
+
+    def f(z):  # a ring of radius 1.5, smooth, with gradients small against 1/s
+        return -2 * (z.square().sum(1) - 2.25).square() / (1 + z.square().sum(1))
+
+    step, cells, limit = 0.1, 8, 4.0
+    prior = with_tilt(EBMPrior((2,), (4,), steps=2000, step_size=step), f)
+    n = 20_000
+    z = prior.sample(n, rng=seeded())
+
+    fine = 400  # quadrature points a side; every histogram cell holds 50 x 50 of them
+    axis = (torch.arange(fine) + 0.5) / fine * 2 * limit - limit
+    grid = torch.cartesian_prod(axis, axis)
+    weights = prior.log_prob(grid).exp() * (2 * limit / fine) ** 2
+    log_z = weights.sum().log().item()
+
+    p_0 = torch.randn(200_000, 2, generator=seeded(1))
+    ratios = f(p_0).exp()
+    error = (ratios.std() / ratios.mean() / len(p_0) ** 0.5).item()
+    assert abs(ratios.mean().log().item() - log_z) < 5 * error
+
+    exact = (weights / weights.sum()).view(cells, fine // cells, cells, fine // cells).sum((1, 3))
+    index = ((z + limit) / (2 * limit) * cells).long()
+    inside = ((index >= 0) & (index < cells)).all(1)
+    assert inside.float().mean() > 0.9999
+    counts = torch.zeros(cells, cells).index_put_(
+        tuple(index[inside].T), torch.ones(()), accumulate=True
+    )
+    # sum |p - q| of n draws from p itself: each term at most sqrt(p (1 - p) / n) on average;
+    # the step adds a bias of order s^2 = 0.01.
+    noise = (exact * (1 - exact) / n).sqrt().sum().item()
+    assert (counts / n - exact).abs().sum().item() < noise + 0.03
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_spectral_norm_bounds_the_slope_of_f(scale):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        prior = EBMPrior((3, 3), (50, 50), spectral_norm=scale)
+        for p in prior.parameters():
+            torch.nn.init.normal_(p)
+    for _ in range(200):
+        prior.f(torch.zeros(1, 6))  # each call in training mode is a power iteration
+    prior.eval()
+    a, b = (3 * torch.randn(5_000, 6, generator=seeded(i)) for i in (1, 2))
+    slopes = (prior.f(a) - prior.f(b)).abs() / (a - b).norm(dim=1)
+    assert slopes.max() <= scale * 1.001
+    assert slopes.max() > 0.01 * scale  # not the trivial f = const
+
+
+def test_a_lipschitz_tilt_stays_within_half_a_nat():
+    """KL(p || N(0, I)) = E_p[f] - log Z <= 1/2 for any 1-Lipschitz f (log-Sobolev inequality)."""
+    x = torch.linspace(-12, 12, 200_001, dtype=torch.float64)
+    f = x.abs()
+    p_0 = (-0.5 * x.square()).exp() / math.sqrt(2 * math.pi)
+    z = torch.trapezoid(f.exp() * p_0, x)
+    kl = torch.trapezoid(f.exp() * p_0 / z * f, x) - z.log()
+    assert abs(z.log().item() - 1.020) < 5e-4 and abs(kl.item() - 0.267) < 5e-4
+    assert kl < 0.5
+
+
+def test_sampling_leaves_parameters_and_their_gradients_alone():
+    prior = EBMPrior((2,), (8,), spectral_norm=1.0)
+    before = [p.clone() for p in prior.parameters()]
+    prior.sample(3, rng=seeded())
+    assert all(p.grad is None and p.equal(b) for p, b in zip(prior.parameters(), before, strict=True))
