@@ -73,7 +73,7 @@ class LadderGenerator(nn.Module):
 
     def squared_error(self, x: Tensor, z: Tensor) -> Tensor:
         """|x - h_1(z)|^2 summed over pixels and channels. Shapes: (B, C, H, W), (B, D) -> (B,)."""
-        return (x - self.mean(z).float()).square().flatten(1).sum(1)
+        return (x - self.mean(z).to(x.dtype)).square().flatten(1).sum(1)
 
     def log_lik(self, x: Tensor, z: Tensor) -> Tensor:
         r"""log p(x | z) = -|x - h_1|^2 / (2 sigma^2) - (n / 2) log(2 pi sigma^2), n = C H W."""

@@ -141,4 +141,4 @@ class NegativeEnergy(nn.Module):
         if not len(self.net):
             return z.new_zeros(len(z))
         with torch.autocast(z.device.type, enabled=False):  # its gradient steers the chains
-            return self.scale * self.net(z.float()).squeeze(1)
+            return self.scale * self.net(z).squeeze(1)

@@ -37,7 +37,9 @@ def test_no_hidden_layers_means_no_tilt():
 
 def test_zero_steps_are_the_base():
     prior = EBMPrior((2,), (8,))
-    assert prior.sample(9, steps=0, rng=seeded(4)).equal(StandardNormal((2,)).sample(9, rng=seeded(4)))
+    assert prior.sample(9, steps=0, rng=seeded(4)).equal(
+        StandardNormal((2,)).sample(9, rng=seeded(4))
+    )
 
 
 def test_chain_follows_a_two_dimensional_density_on_a_grid():
@@ -106,4 +108,6 @@ def test_sampling_leaves_parameters_and_their_gradients_alone():
     prior = EBMPrior((2,), (8,), spectral_norm=1.0)
     before = [p.clone() for p in prior.parameters()]
     prior.sample(3, rng=seeded())
-    assert all(p.grad is None and p.equal(b) for p, b in zip(prior.parameters(), before, strict=True))
+    assert all(
+        p.grad is None and p.equal(b) for p, b in zip(prior.parameters(), before, strict=True)
+    )

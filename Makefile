@@ -1,0 +1,72 @@
+# make book   runs every chapter and builds the site        make test   checks everything
+# Needed beforehand: Python 3.11 or newer and make; all else goes into .venv. `make help` lists the rest.
+
+PYTHON ?= python3
+UV ?= uv# used if it is there; `make UV=` installs by pip
+JOBS ?= 2# chapters and tests that run at the same time
+PORT ?= 8000
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+SITE := $(BIN)/python book/tools/make_site.py
+PAGES := _build/html
+
+# One thread for each process: several chapters at once are faster so than one with many threads.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help book serve test test-all lint unit smoke chapters strict-site pages clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+book: chapters ## run the chapters (those that changed) and build the site
+	$(SITE) build
+	@echo "The book: $(CURDIR)/$(PAGES)/index.html   (or: make serve)"
+
+serve: ## show the built site on http://127.0.0.1:8000 (PORT=... for another port)
+	@test -f $(PAGES)/index.html || { echo "There is no site yet: say 'make book' first."; exit 2; }
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(PAGES) $(PORT)
+
+# The steps of a test run one after the other, cheapest first; the first that fails ends it.
+test: lint unit smoke strict-site pages ## lint, unit tests, every chapter, the site, its pages in a browser
+	@echo "All checks passed."
+
+test-all: test ## the same and the slow tests
+	$(BIN)/python -m pytest -q -n $(JOBS) -m slow
+
+lint: $(READY) ## ruff on modules and notebooks, the rules for notebooks
+	$(BIN)/ruff check
+	$(BIN)/python book/tools/check_notebooks.py
+
+unit: $(READY) ## the unit tests
+	$(BIN)/python -m pytest -q -n $(JOBS)
+
+smoke: $(READY) ## every chapter in its quick mode, built-in data only, without network
+	$(SITE) run --mode smoke --jobs $(JOBS)
+
+chapters: $(READY)
+	$(SITE) run --mode load --jobs $(JOBS)
+
+strict-site: chapters
+	$(SITE) build --strict
+
+pages: ## the built pages: links, alternative texts, and each page in headless Chromium
+	$(BIN)/python book/tools/check_pages.py
+	$(BIN)/python -m pytest -q -rfs -n $(JOBS) -m pages tests/test_pages.py
+
+$(READY): requirements.txt pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is \
+	needed; $(PYTHON) is %d.%d. Try: make PYTHON=python3.12" % sys.version_info[:2])'
+	@if [ -n "$(UV)" ] && $(UV) --version >/dev/null 2>&1; then set -ex; \
+	  $(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV); \
+	  $(UV) pip install --quiet --python $(BIN)/python --editable '.[book]'; \
+	else set -ex; \
+	  $(PYTHON) -m venv $(VENV); \
+	  $(BIN)/python -m pip install --quiet --editable '.[book]'; \
+	fi
+	@touch $@
+
+clean: ## remove what was built and run; .venv, downloads and trained models stay
+	rm -rf _build _run build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,134 @@
+"""Run every chapter once, hand that very run to Jupyter Book, build the site.
+
+    python book/tools/make_site.py run --mode load      # executed copies in _run/load
+    python book/tools/make_site.py build [--strict]     # pages in _build/html, from _run/load
+
+``run`` executes copies of the notebooks under nbmake, so what a reader sees is what the test saw.
+A chapter runs again only if its notebook, the module, the shipped data, the requirements or the
+data folder changed. ``build`` puts the executed copies into Jupyter Book's cache, so the builder
+executes nothing itself; ``--strict`` turns its warnings into errors.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+
+ROOT = Path(__file__).resolve().parents[2]
+BOOK, RUN, BUILD = ROOT / "book", ROOT / "_run", ROOT / "_build"
+INPUTS = ("requirements.txt", "jlebm_core", "data/checkpoints", "data/results")
+CELL_SECONDS = {"smoke": 120, "load": 900, "train": 12 * 3600}
+
+
+def chapters() -> list[Path]:
+    """The notebooks of the book, in order."""
+    return sorted(BOOK.glob("*.ipynb"))
+
+
+def fingerprint(notebook: Path, mode: str) -> str:
+    """Hash of everything that the outputs of ``notebook`` depend on."""
+    digest = hashlib.sha256(f"{mode} {os.environ.get('JLEBM_DATA')} {sys.version}".encode())
+    paths = [notebook]
+    for name in INPUTS:
+        path = ROOT / name
+        paths += [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for path in paths:
+        if path.suffix != ".pyc":
+            digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def stamp(notebook: Path, mode: str) -> Path:
+    """File that holds the fingerprint of the last successful run of ``notebook``."""
+    return RUN / mode / (notebook.stem + ".inputs")
+
+
+def is_current(notebook: Path, mode: str) -> bool:
+    """Whether the executed copy of ``notebook`` still answers to its inputs."""
+    path = stamp(notebook, mode)
+    return path.is_file() and path.read_text() == fingerprint(notebook, mode)
+
+
+def ran_through(copy: Path) -> bool:
+    """Whether every code cell of an executed copy was run and none stopped with an error."""
+    cells = [c for c in nbformat.read(copy, 4).cells if c.cell_type == "code" and c.source.strip()]
+    return all(
+        c.execution_count and not any(o.output_type == "error" for o in c.outputs) for c in cells
+    )
+
+
+def environment(mode: str) -> dict[str, str]:
+    """Environment of the kernels; in smoke mode downloads lead to a closed port of this machine."""
+    env = {**os.environ, "JLEBM_MODE": mode}
+    if mode == "smoke":
+        env.pop("JLEBM_DATA", None)
+        closed = "http://127.0.0.1:9"
+        env |= {name: closed for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+    return env
+
+
+def run(mode: str, jobs: int) -> int:
+    """Execute the chapters whose inputs changed; returns pytest's exit code, or 0."""
+    stale = {n: fingerprint(n, mode) for n in chapters() if not is_current(n, mode)}
+    print(f"{mode} mode: {len(stale)} of {len(chapters())} chapters to run.", flush=True)
+    if not stale:
+        return 0
+    copies = {}
+    for notebook in stale:
+        stamp(notebook, mode).parent.mkdir(parents=True, exist_ok=True)
+        stamp(notebook, mode).unlink(missing_ok=True)
+        copies[notebook] = shutil.copy(notebook, RUN / mode / notebook.name)
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--durations=0"]
+    command += ["--nbmake", "--overwrite", f"--nbmake-timeout={CELL_SECONDS[mode]}"]
+    command += ["-n", str(min(jobs, len(stale)))]
+    code = subprocess.run([*command, *copies.values()], cwd=ROOT, env=environment(mode)).returncode
+    for notebook, key in stale.items():
+        if ran_through(copies[notebook]):
+            stamp(notebook, mode).write_text(key)
+    return code
+
+
+def seed_cache() -> None:
+    """Replace Jupyter Book's cache by the executed copies of load mode."""
+    shutil.rmtree(BUILD / ".jupyter_cache", ignore_errors=True)
+    cache = get_cache(BUILD / ".jupyter_cache")
+    for notebook in chapters():
+        if not is_current(notebook, "load"):
+            sys.exit(f"{notebook.name} changed since its last run: say 'make book'.")
+        copy = nbformat.read(RUN / "load" / notebook.name, 4)
+        for cell in copy.cells:
+            cell.metadata.pop("execution", None)  # nbmake's timings would change the cache's hash
+        cache.cache_notebook_bundle(CacheBundleIn(copy, str(notebook)))
+        cache.match_cache_notebook(nbformat.read(notebook, 4))  # KeyError: it would run again
+
+
+def build(strict: bool) -> int:
+    """Build the site from scratch (seconds); returns Jupyter Book's exit code."""
+    seed_cache()
+    for old in ("html", ".doctrees"):  # an incremental build does not copy changed static files
+        shutil.rmtree(BUILD / old, ignore_errors=True)
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", BOOK]
+    return subprocess.run([*command, *(["-W", "--keep-going"] if strict else [])]).returncode
+
+
+def main() -> int:
+    """Command line; the exit code is that of the program that did the work."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    runner = commands.add_parser("run")
+    runner.add_argument("--mode", choices=CELL_SECONDS, default="load")
+    runner.add_argument("--jobs", type=int, default=2)
+    commands.add_parser("build").add_argument("--strict", action="store_true")
+    args = parser.parse_args()
+    return run(args.mode, args.jobs) if args.command == "run" else build(args.strict)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

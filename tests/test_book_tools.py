@@ -1,0 +1,174 @@
+"""The tools of the book: each planted defect is found, and a sound notebook or page passes."""
+
+import json
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+TOOLS = Path(__file__).resolve().parents[1] / "book" / "tools"
+sys.path.insert(0, str(TOOLS))
+
+import check_notebooks  # noqa: E402
+import check_pages  # noqa: E402
+import make_site  # noqa: E402
+
+TEXT = "# Title\n\n## What you will learn\n\nA $z$, `{x}` and [a page](01_b.ipynb).\n"
+END = "## What can go wrong\n\n## Summary\n\n## Exercises\n"
+
+
+def notebook():
+    """A small notebook that keeps every rule."""
+    new = nbformat.v4
+    cells = [
+        new.new_markdown_cell(TEXT, id="01-title"),
+        new.new_code_cell(
+            check_notebooks.INSTALL, id="01-install", metadata={"tags": ["remove-cell"]}
+        ),
+        new.new_code_cell("x = 1 / 3\nx", id="01-third"),
+        new.new_markdown_cell(END, id="01-end"),
+    ]
+    return new.new_notebook(cells=cells, metadata={"kernelspec": check_notebooks.KERNEL})
+
+
+def written(book, folder: Path, name: str = "01_chapter.ipynb") -> Path:
+    (folder / name).write_text(json.dumps(book))  # nbformat.write would mend repeated ids
+    return folder / name
+
+
+def test_a_sound_notebook_passes(tmp_path):
+    assert check_notebooks.problems(written(notebook(), tmp_path)) == []
+
+
+DEFECTS = {
+    "kernelspec": lambda b: b.metadata.update(title="x"),
+    "first code cell": lambda b: b.cells.pop(1),
+    "installs packages": lambda b: b.cells[2].update(source="%pip install -U numpy"),
+    "shell command": lambda b: b.cells[2].update(source="!ls"),
+    "absolute path": lambda b: b.cells[2].update(source="open('/home/me/x')"),
+    "outputs": lambda b: b.cells[2].update(execution_count=3),
+    "stray metadata": lambda b: b.cells[2].metadata.update(collapsed=True),
+    "unknown tags": lambda b: b.cells[2].metadata.update(tags=["raises-exception"]),
+    "is not 01-some-words": lambda b: b.cells[2].update(id="f3a0c1d2"),
+    "same id": lambda b: b.cells[2].update(id="01-title"),
+    "exactly one title": lambda b: b.cells[3].update(source=END + "# Again\n"),
+    "skips a level": lambda b: b.cells[3].update(source=END + "#### Deep\n"),
+    "## Summary": lambda b: b.cells[3].update(source=END.replace("## Summary", "")),
+    "MyST syntax": lambda b: b.cells[0].update(source=TEXT + "\n```{note}\nx\n```\n"),
+    "'{cite}`'": lambda b: b.cells[0].update(source=TEXT + "see {cite}`x`"),
+    "without alternative text": lambda b: b.cells[0].update(source=TEXT + "![](x.png)"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Non-unique cell id")
+@pytest.mark.parametrize("sentence", DEFECTS)
+def test_each_breach_in_a_notebook_is_found(tmp_path, sentence):
+    book = notebook()
+    DEFECTS[sentence](book)
+    found = check_notebooks.problems(written(book, tmp_path))
+    assert len(found) == 1 and sentence in found[0], found
+
+
+def test_a_file_that_is_no_notebook_is_one_problem(tmp_path):
+    path = tmp_path / "01_x.ipynb"
+    path.write_text("not JSON")
+    assert len(check_notebooks.problems(path)) == 1
+
+
+def test_fix_strips_what_a_run_left_and_nothing_else(tmp_path):
+    book = notebook()
+    book.cells[2].update(execution_count=2, outputs=[nbformat.v4.new_output("stream", text="x")])
+    book.cells[2].metadata.update(execution={"iopub.status.busy": "12:00"})
+    book.cells[2].metadata.update(mystnb={"image": {"alt": "a bar"}})
+    path = written(book, tmp_path)
+    check_notebooks.fix(path)
+    assert check_notebooks.problems(path) == []
+    fixed = nbformat.read(path, 4).cells[2]
+    assert (fixed.source, fixed.id) == ("x = 1 / 3\nx", "01-third")
+    assert fixed.metadata == {"mystnb": {"image": {"alt": "a bar"}}}
+
+
+PAGE = '<html><body><main><h1 id="top">x</h1>{}</main></body></html>'
+COLAB = check_pages.COLAB + "book/01_a.ipynb"
+SOUND = f'<a href="b.html#top">b</a><img src="p.png" alt="A bar"><a href="{COLAB}">c</a>'
+BREACHES = {
+    "dead link gone.html": '<a href="gone.html">x</a>',
+    "no such anchor": '<a href="b.html#gone">x</a>',
+    "loaded from elsewhere": '<script src="https://example.org/x.js"></script>',
+    "no alternative text ('')": '<img src="p.png">',
+    "no alternative text ('p.png')": '<img src="p.png" alt="p.png">',
+    "dead link no.png": '<img src="no.png" alt="A bar">',
+    "not in the repository": f'<a href="{check_pages.COLAB}book/99_x.ipynb">x</a>',
+}
+
+
+def site(folder: Path, body: str) -> list[str]:
+    for name, text in {"a.html": body, "b.html": "", "p.png": ""}.items():
+        (folder / name).write_text(PAGE.format(text) if name.endswith("html") else text)
+    return check_pages.Site(folder, {"book/01_a.ipynb"}).problems()
+
+
+def test_a_sound_page_passes(tmp_path):
+    assert site(tmp_path, SOUND) == []
+
+
+@pytest.mark.parametrize("sentence", BREACHES)
+def test_each_breach_on_a_page_is_found(tmp_path, sentence):
+    found = site(tmp_path, SOUND + BREACHES[sentence])
+    assert len(found) == 1 and sentence in found[0], found
+
+
+def test_toc_files_are_found_at_every_depth():
+    toc = {"root": "i", "parts": [{"chapters": [{"file": "a", "sections": [{"file": "b"}]}]}]}
+    assert check_pages.toc_files(toc) == ["i", "a", "b"]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A book of one chapter in a temporary project."""
+    for folder in ("book", "jlebm_core", "data/results"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name, value in {"ROOT": "", "BOOK": "book", "RUN": "_run", "BUILD": "_build"}.items():
+        monkeypatch.setattr(make_site, name, tmp_path / value)
+    (tmp_path / "requirements.txt").write_text("numpy\n")
+    written(notebook(), tmp_path / "book")
+    return tmp_path
+
+
+def test_a_chapter_runs_once_and_again_only_after_a_change(project, capfd):
+    chapter = project / "book" / "01_chapter.ipynb"
+    assert make_site.run("smoke", jobs=1) == 0 and "1 of 1" in capfd.readouterr().out
+    assert make_site.run("smoke", jobs=1) == 0 and "0 of 1" in capfd.readouterr().out
+    assert not make_site.is_current(chapter, "load")
+    (project / "data/results/x.json").write_text("{}")
+    assert not make_site.is_current(chapter, "smoke")
+
+
+def test_a_failed_chapter_is_not_taken_for_run(project):
+    book = notebook()
+    book.cells[2].source = "1 / 0"
+    path = written(book, project / "book")
+    assert make_site.run("smoke", jobs=1) != 0
+    assert not make_site.is_current(path, "smoke")
+
+
+def test_the_cache_holds_the_tested_run(project):
+    assert make_site.run("load", jobs=1) == 0
+    make_site.seed_cache()
+    cache = make_site.get_cache(make_site.BUILD / ".jupyter_cache")
+    source = nbformat.read(project / "book" / "01_chapter.ipynb", 4)
+    _, merged = cache.merge_match_into_notebook(source)
+    assert merged.cells[2].outputs[0].data["text/plain"].startswith("0.333")
+
+
+def test_the_site_is_not_built_from_an_old_run(project):
+    with pytest.raises(SystemExit, match="make book"):
+        make_site.seed_cache()
+
+
+def test_smoke_mode_has_neither_data_nor_network(monkeypatch):
+    monkeypatch.setenv("JLEBM_DATA", "somewhere")
+    env = make_site.environment("smoke")
+    assert "JLEBM_DATA" not in env and env["https_proxy"].startswith("http://127.0.0.1")
+    assert make_site.environment("load")["JLEBM_DATA"] == "somewhere"
