@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 training diverged, 2 wrong use (one sentence on standard e
 
 import argparse
 import ast
+import io
 import sys
 from pathlib import Path
 
@@ -171,15 +172,17 @@ def save_samples(
     system: systems.System, path: Path, n: int, *, steps: int | None = None, seed: int = 0
 ) -> None:
     """A grid of ``n`` samples as a PNG, written in one step."""
-    from torchvision.io import encode_png
+    from PIL import Image
     from torchvision.utils import make_grid
 
     rng = torch.Generator(next(system.parameters()).device).manual_seed(seed)
     system.eval()
     images = data.to_uint8(system.sample(n, steps=steps, rng=rng)).cpu()
     grid = make_grid(images, nrow=max(1, round(n**0.5)), padding=1)
+    png = io.BytesIO()
+    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(png, "png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoints.write_atomic(path, bytes(encode_png(grid)))
+    checkpoints.write_atomic(path, png.getvalue())
 
 
 def model_stem(model: Path) -> Path:
@@ -201,7 +204,7 @@ def run_sample(args: argparse.Namespace) -> None:
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
-    from .evaluate.report import evaluate
+    from .evaluate.report import encode_all, evaluate
 
     stem = model_stem(args.model)
     system = systems.load(stem).to(device_of(args))
@@ -216,21 +219,29 @@ def run_evaluate(args: argparse.Namespace) -> None:
         rest = ", ".join(f"{k} {v}" for k, v in r.items() if k not in ("name", "value"))
         print(f"{r['name']:28} {r['value']:10.4f}   {rest}")
     file = stem.with_name("results.json")
-    if file.is_file():
-        results.write(file, results.with_metrics(results.read(file), records))
-        print(f"recorded in {file}")
+    if not file.is_file():  # a shipped model: nothing to record in
+        return
+    results.write(file, results.with_metrics(results.read(file), records))
+    test = splits[1]
+    if test.labels is not None and system.inference.amortised:
+        codes = {"z": encode_all(system, test.images).half(), "labels": test.labels.byte()}
+        checkpoints.save(stem.with_name("codes"), codes, {"split": "test", "data": test.name})
+    print(f"recorded in {file}")
 
 
 def run_publish(args: argparse.Namespace) -> None:
-    """Copy a run's weights and results to data/checkpoints and data/results."""
+    """Copy a run's weights, codes and results to data/checkpoints and data/results."""
     if paths.CLONE is None:
         raise UsageError("publish writes into data/ of a clone of the project: run it there.")
     result = results.read(args.folder / "results.json")
     if not result["metrics"]:
         raise UsageError(f"{args.folder} has not been evaluated: run `jlebm evaluate` on it first.")
-    tensors, meta = checkpoints.load(args.folder / "model")
     name = results.run_name(result["system"], result["data"], result["seed"])
-    checkpoints.save(paths.shipped("checkpoints", name), tensors, meta)
+    parts = {"model": name, "codes": f"codes-{name}"}
+    for part, shipped in parts.items():
+        if part == "model" or checkpoints.exists(args.folder / part):
+            tensors, meta = checkpoints.load(args.folder / part)
+            checkpoints.save(paths.shipped("checkpoints", shipped), tensors, meta)
     results.write(results.shipped_path(name), result)
     print(f"published {name}")
 

@@ -64,13 +64,16 @@ def evaluate(
 ) -> list[dict]:
     """Test MSE; FID and KID at K steps and at 0; label change and latent classifier by layer.
 
-    ``features`` defaults to the data's own classifier. Everything is drawn from ``seed``.
-    Raises UsageError where no features fit the data.
+    ``features`` defaults to the data's own classifier. Every figure is drawn from a generator of
+    its own, so that each can be repeated alone. Raises UsageError where no features fit the data.
     """
-    rng = torch.Generator(train.images.device).manual_seed(seed)
+
+    def rng() -> torch.Generator:
+        return torch.Generator(train.images.device).manual_seed(seed)
+
     classifier = load_classifier(train.name).to(train.images.device)
     features = features or f"{train.name}-classifier"
-    z_test = encode_all(system, test.images, rng=rng)
+    z_test = encode_all(system, test.images, rng=rng())
     records = [
         {
             "name": "mse",
@@ -82,18 +85,18 @@ def evaluate(
     ]
     steps = (system.config.prior_steps, 0) if system.prior.learned else (0,)
     for k in steps:
-        x = sample_uint8(system, samples, steps=k, rng=rng)
+        x = sample_uint8(system, samples, steps=k, rng=rng())
         scores = fid.compare(x, train.images, features=features, seed=seed)
         records += fid.metric_records(scores, langevin_steps=k)
     if len(system.config.dims) > 1:
-        rates = label_change(system, classifier, rng=rng)
+        rates = label_change(system, classifier, rng=rng())
         protocol = {"reading": "marginal", "fixed": PANELS, "draws": DRAWS}
         records += [
             {"name": "label_change_rate", "value": rate, "layer": i, **protocol}
             for i, rate in enumerate(rates, 1)
         ]
     if train.labels is not None and test.labels is not None and system.inference.amortised:
-        z_train = encode_all(system, train.images, rng=rng)
+        z_train = encode_all(system, train.images, rng=rng())
         accuracies = probes.latent_classifier_accuracy(
             z_train, train.labels, z_test, test.labels, system.config.dims, seed=seed
         )

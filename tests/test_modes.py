@@ -1,0 +1,95 @@
+"""The three modes of the book, and the committed systems that ``load`` relies on."""
+
+import pytest
+import torch
+
+from jlebm_core import checkpoints, modes, paths, results, systems
+from jlebm_core.errors import UsageError
+from jlebm_core.evaluate import report
+from jlebm_core.evaluate.classifier import load_classifier
+
+ROWS = ("joint-ebm", "vlae", "lebm")
+
+
+def test_the_mode_is_checked(monkeypatch):
+    monkeypatch.delenv("JLEBM_MODE", raising=False)
+    assert modes.mode() == "load"
+    monkeypatch.setenv("JLEBM_MODE", "fast")
+    with pytest.raises(UsageError, match="smoke, load, train"):
+        modes.mode()
+
+
+def test_smoke_trains_on_glyphs_without_any_data(monkeypatch):
+    monkeypatch.setenv("JLEBM_MODE", "smoke")
+    monkeypatch.setattr(modes, "SMOKE_IMAGES", 30)
+    trained = modes.obtain("joint-ebm")
+    assert trained.system.config.data == "glyphs" and "far too few" in trained.story
+    assert trained.results["log"]["step"][-1] == trained.system.config.steps
+    z, labels = modes.test_codes(trained)
+    assert z.shape == (30, sum(trained.system.config.dims)) and len(labels) == 30
+    assert len(modes.real_images("mnist", limit=5)) == 5
+
+
+def test_load_says_when_real_images_are_missing(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("JLEBM_MODE", "load")
+
+    def no_data(*_, **__):
+        raise UsageError(f"not in {tmp_path}")
+
+    monkeypatch.setattr(modes.data, "load", no_data)
+    assert modes.real_images("mnist") is None
+    said = capsys.readouterr().out
+    assert "mnist is not at hand" in said and str(tmp_path) not in said
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_committed_systems_are_those_of_their_results(name, monkeypatch):
+    monkeypatch.setenv("JLEBM_MODE", "load")
+    trained = modes.obtain(name)
+    assert (
+        trained.system.config.to_json()
+        == systems.Config.from_json(trained.results["config"]).to_json()
+    )
+    assert trained.system.parameter_counts() == trained.results["parameters"]
+    for path in checkpoints.files(paths.shipped("checkpoints", f"{name}-mnist-s0")):
+        assert path.stat().st_size < 5_000_000
+
+
+@pytest.mark.parametrize("name", ["joint-ebm", "vlae"])
+def test_committed_codes_belong_to_the_committed_encoder(name, monkeypatch):
+    monkeypatch.setenv("JLEBM_MODE", "load")
+    trained = modes.obtain(name)
+    z, labels = modes.test_codes(trained)
+    assert z.shape == (10_000, sum(trained.system.config.dims))
+    assert torch.bincount(labels).tolist() == [
+        *(980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
+    ]  # MNIST's test labels
+    # decoded codes are recognised as their own digits far more often than chance
+    images = report.to_uint8(trained.system.decode(z[:500]))
+    agree = (load_classifier("mnist").predict(images) == labels[:500]).float().mean()
+    assert agree > 0.6
+
+
+def test_committed_joint_prior_beats_its_ablation_and_vlae(monkeypatch):
+    """The issue of the book, on the committed figures: the EBM prior earns its keep."""
+    rows = {r["system"]: r for r in results.shipped("mnist") if r["seed"] == 0}
+    joint, vlae = rows["joint-ebm"], rows["vlae"]
+    k = joint["config"]["prior_steps"]
+    with_ebm = results.metric(joint, "fid", langevin_steps=k)
+    assert with_ebm < 0.75 * results.metric(joint, "fid", langevin_steps=0)
+    assert with_ebm < results.metric(vlae, "fid", langevin_steps=0)
+    rates = [
+        results.metric(joint, "label_change_rate", layer=i)
+        for i in range(1, len(joint["config"]["dims"]) + 1)
+    ]
+    assert rates == sorted(rates) and rates[0] < 0.5 < rates[-1]
+
+
+def test_committed_label_change_is_what_the_committed_weights_do(monkeypatch):
+    monkeypatch.setenv("JLEBM_MODE", "load")
+    trained = modes.obtain("joint-ebm")
+    rng = torch.Generator().manual_seed(0)  # the committed figures' own draws
+    rates = report.label_change(trained.system, load_classifier("mnist"), rng=rng)
+    for layer, rate in enumerate(rates, 1):
+        committed = results.metric(trained.results, "label_change_rate", layer=layer)
+        assert abs(rate - committed) < 0.02  # other processors round differently
