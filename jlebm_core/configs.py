@@ -65,25 +65,42 @@ class Config:
             raise UsageError(f"this is no configuration of a system: {error}.") from None
 
 
+# How our own rows are trained, where the published settings are not asked for.
+_TRAINING = {
+    "sigma": 6**-0.5,  # weight 3 on the squared error, as in the authors' smaller SVHN net
+    "prior_hidden": (200, 200),
+    "steps": 12_000,
+    "lr": 1e-3,
+    "lr_prior": 2e-4,
+    "warmup": 1000,
+    "penalty": 1e-3,
+    "norm": True,
+    "bias": False,
+}
+
 # The nets of every system, by the side of the image. C stands for the image's channels.
+# Each layer of codes meets less network than the one above it, in both directions: the top goes
+# through all of it, the bottom through two convolutions. Which layer holds what is decided here.
 NETS: dict[int, dict] = {
-    28: {  # after VLAE's MNIST net (ICML 2017): three layers of 2 dims, convolutions below
-        "dims": (2, 2, 2),
-        "levels": ("map 16 7, conv 64, up 32, up C tanh", "fc 256, fc 256", "fc 256, fc 256"),
-        "trunk": ("down 32, down 64, conv 16, fc 256", "fc 256, fc 256"),
-        "ladders": ("down 32, down 64, conv 16, fc 256", "fc 256, fc 256", "fc 256, fc 256"),
-        "norm": True,
-        "bias": False,
+    28: {
+        **_TRAINING,
+        "dims": (2, 2, 6),
+        "levels": ("conv 64, up 32, up C tanh", "map 16 7", "fc 256, fc 256, fc 256"),
+        "trunk": ("down 32, down 64, conv 16", "fc 256"),
+        "ladders": ("down 32", "fc 64", "fc 256, fc 256"),
     },
     32: {  # after the authors' hierarchical-sampling net (ICCV 2023): four layers
+        **_TRAINING,
         "dims": (2, 2, 2, 10),
         "levels": ("up 32, conv C tanh", "up 64, conv 32", "map 64 4, up 64", "fc 256, fc 256"),
         "trunk": ("down 32", "down 64", "down 64, conv 16, fc 256"),
         "ladders": ("down 32", "down 64", "down 64, conv 16", "fc 256, fc 256"),
-        "norm": True,
-        "bias": False,
     },
 }
+
+# Langevin inference runs the generator inside its chains: each step is many times the work, and
+# batch normalisation is out, since it would mix the chains of a batch.
+LANGEVIN: dict = {"norm": False, "bias": True, "steps": 5000}
 
 # Changes to the settings for a shorter run than the default.
 BUDGETS: dict[str, dict] = {"cpu": {}, "smoke": {"steps": 20, "warmup": 10}}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from . import checkpoints, paths
-from .configs import NETS, PRESETS, Config
+from .configs import LANGEVIN, NETS, PRESETS, Config
 from .errors import UsageError
 from .generators import LadderGenerator
 from .inference import LadderEncoder, LangevinPosterior
@@ -57,7 +57,8 @@ def configure(system: str, data: str, image: Shape, **overrides) -> Config:
             f"there are nets for images of {sides}, but {data!r} has {image[-2]}x{image[-1]}: "
             "resize the images, or give levels, trunk and ladders of your own."
         )
-    settings = {**NETS[image[-1]], **overrides}
+    own = LANGEVIN if kind.inference == "langevin" else {}
+    settings = {**NETS[image[-1]], **own, **overrides}
     config = Config.from_json({"system": system, "data": data, "image": image, **settings})
     return single_layer(config) if kind.generator == "one-layer" else config
 

@@ -134,7 +134,7 @@ def test_prior_loss_gradient_is_the_likelihoods():
     loss.backward()
     flat = torch.cat([p.grad.flatten() for p in prior.parameters()])
     target = torch.cat([e.flatten() for e in exact])
-    # 200,000 draws: relative error of order 1 / sqrt(200,000) = 0.002 of the terms, a few times more
+    # 200,000 draws: a relative error of order 1 / sqrt(200,000) = 0.002, times the terms' spread
     assert (flat - target).norm() < 0.03 * target.norm()
 
 

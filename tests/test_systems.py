@@ -135,7 +135,7 @@ def test_any_number_of_layers_of_any_size(dims, join):
             "data": "d",
             "image": (1, 8, 8),
             "dims": dims,
-            "levels": ("map 2 4, up C tanh" if layers == 1 else "map 2 4, up C tanh", *["fc 6"] * (layers - 1)),
+            "levels": ("map 2 4, up C tanh", *["fc 6"] * (layers - 1)),
             "trunk": ("fc 7",) * (layers - 1),
             "ladders": ("fc 5",) * layers,
             "join": join,

@@ -1,0 +1,69 @@
+"""The standard figures of a system: which are taken, and that each is what it says."""
+
+import pytest
+import torch
+
+from jlebm_core import systems
+from jlebm_core.data import ImageSet, to_float
+from jlebm_core.errors import UsageError
+from jlebm_core.evaluate import report
+
+IMAGE = (1, 28, 28)
+
+
+def images(split, n):
+    rng = torch.Generator().manual_seed(len(split))
+    pixels = torch.randint(0, 256, (n, *IMAGE), generator=rng, dtype=torch.uint8)
+    return ImageSet("mnist", split, pixels, torch.arange(n) % 10)
+
+
+def built(name):
+    config = systems.configure(name, "mnist", IMAGE, prior_steps=2, posterior_steps=2)
+    return systems.build(config).eval()
+
+
+@pytest.mark.parametrize("name", systems.SYSTEMS)
+def test_every_system_gets_its_figures_and_no_others(name):
+    system = built(name)
+    records = report.evaluate(system, images("train", 120), images("test", 70), samples=80)
+    keys = [(r["name"], r.get("langevin_steps", r.get("layer"))) for r in records]
+    layers = len(system.config.dims)
+    expected = [("mse", None)]
+    for k in (2, 0) if system.prior.learned else (0,):
+        expected += [("fid", k), ("kid", k)]
+    if layers > 1:
+        expected += [("label_change_rate", i) for i in range(1, layers + 1)]
+    if system.inference.amortised:
+        expected += [("latent_classifier_accuracy", i) for i in range(1, layers + 1)]
+    assert keys == expected
+    fids = [r for r in records if r["name"] == "fid"]
+    assert all(r["samples"] == 80 and r["reference_samples"] == 120 for r in fids)
+
+
+def test_each_figure_can_be_repeated_alone():
+    system = built("joint-ebm")
+    sets = images("train", 120), images("test", 70)
+    a, b = (report.evaluate(system, *sets, samples=80, seed=s) for s in (3, 3))
+    assert a == b
+    classifier = report.load_classifier("mnist")
+    rates = report.label_change(system, classifier, rng=torch.Generator().manual_seed(3))
+    assert rates == [r["value"] for r in a if r["name"] == "label_change_rate"]
+
+
+def test_mse_is_the_mean_over_pixels_in_the_models_range():
+    system, test = built("vae"), images("test", 7)
+    z = report.encode_all(system, test.images)
+    expected = (system.decode(z) - to_float(test.images)).square().mean().item()
+    assert report.reconstruction_mse(system, test.images, z) == pytest.approx(expected, rel=1e-6)
+
+
+def test_samples_come_in_blocks_and_all_of_them(monkeypatch):
+    monkeypatch.setattr(report, "BLOCK", 4)
+    x = report.sample_uint8(built("joint-ebm"), 10, rng=torch.Generator().manual_seed(0))
+    assert x.shape == (10, *IMAGE) and x.dtype == torch.uint8
+
+
+def test_data_without_a_classifier_are_refused():
+    own = ImageSet("holiday", "train", images("train", 100).images)
+    with pytest.raises(UsageError, match="no classifier for 'holiday'"):
+        report.evaluate(built("vae"), own, own)
