@@ -82,6 +82,8 @@ def load(
         n = n if limit is None else min(n, limit)
         return ImageSet(name, split, *glyphs.render(n, seed=seed))
     path = Path(name).expanduser()
+    if name not in NAMES and path.stem in NAMES and path.exists():
+        raise UsageError(f"{path} has the name of a built-in data set: give it another one.")
     if name in _TORCHVISION:
         images, labels = _load_idx_set(name, split, download)
     elif path.is_dir():

@@ -38,13 +38,12 @@ def mode() -> str:
     return chosen
 
 
-def device() -> torch.device:
-    """The GPU in ``train`` mode if there is one, else the CPU."""
-    return torch.device("cuda" if mode() == "train" and torch.cuda.is_available() else "cpu")
-
-
 def obtain(system: str, dataset: str = "mnist", *, seed: int = 0) -> Trained:
-    """A trained ``system`` in the way of the current mode, ready for use, on ``device()``."""
+    """A trained ``system`` in the way of the current mode, ready for use.
+
+    Training takes the GPU if there is one. The system comes back on the CPU, where every figure
+    of a chapter takes seconds, so that its cells are the same in all modes.
+    """
     if mode() == "load":
         name = results.run_name(system, dataset, seed)
         found = results.read(results.shipped_path(name))
@@ -55,12 +54,13 @@ def obtain(system: str, dataset: str = "mnist", *, seed: int = 0) -> Trained:
     images = data.load("glyphs", limit=SMOKE_IMAGES) if smoke else data.load(dataset)
     budget = "smoke" if smoke else "cpu"
     config = systems.configure(system, images.name, images.shape, **BUDGETS[budget])
-    model = train.channels_last(systems.build(config, seed=seed)).to(device())
-    trainer = train.Trainer(model, images.images.to(device()), seed=seed)
+    device = "cuda" if torch.cuda.is_available() and not smoke else "cpu"
+    model = train.channels_last(systems.build(config, seed=seed)).to(device)
+    trainer = train.Trainer(model, images.images.to(device), seed=seed)
     trainer.run(config.steps, log_every=10 if smoke else 50, progress=not smoke)
-    found = results.record(trainer, budget=budget, device=device().type)
+    found = results.record(trainer, budget=budget, device=device)
     where = f"{system} on {images.name}, trained here for {trainer.step:,} steps"
-    return Trained(model, found, where + (" (smoke mode: far too few)" if smoke else ""))
+    return Trained(model.cpu(), found, where + (" (smoke mode: far too few)" if smoke else ""))
 
 
 def real_images(dataset: str, split: str = "test", *, limit: int | None = None) -> ImageSet | None:
@@ -93,4 +93,4 @@ def test_codes(trained: Trained) -> tuple[Tensor, Tensor] | None:
         tensors, _ = checkpoints.load(stem)
         return tensors["z"].float(), tensors["labels"].long()
     test = data.load(config.data, "test", limit=SMOKE_IMAGES if mode() == "smoke" else None)
-    return encode_all(trained.system, test.images.to(device())).cpu(), test.labels
+    return encode_all(trained.system, test.images), test.labels

@@ -152,7 +152,7 @@ def latent_sliders(system: System, z: Tensor, *, limit: float = 3.0):
     def draw(**values: float) -> None:
         from IPython.display import display
 
-        codes = torch.tensor([[values[name] for name in sliders]])
+        codes = torch.tensor([[values[name] for name in sliders]], device=z.device)
         fig, (ax,) = figure(width=2.2, height=2.2)
         draw_images(ax, system.decode(codes), columns=1)
         display(fig)

@@ -310,3 +310,8 @@ def test_names_paths_splits_and_limits(tmp_path):
     assert "neither a folder" in sentence(str(tmp_path / "list.txt"))
     assert "train, test" in sentence("glyphs", "validation")
     assert "limit is 0" in sentence("glyphs", limit=0)
+
+
+def test_own_data_may_not_take_a_built_in_name(tmp_path):
+    np.savez(tmp_path / "mnist.npz", images=np.zeros((3, 28, 28), np.uint8))
+    assert "has the name of a built-in data set" in sentence(str(tmp_path / "mnist.npz"))

@@ -25,12 +25,13 @@ def built(name):
 @pytest.mark.parametrize("name", systems.SYSTEMS)
 def test_every_system_gets_its_figures_and_no_others(name):
     system = built(name)
-    records = report.evaluate(system, images("train", 120), images("test", 70), samples=80)
+    records = report.evaluate(system, images("train", 120), images("test", 90), samples=80)
     keys = [(r["name"], r.get("langevin_steps", r.get("layer"))) for r in records]
     layers = len(system.config.dims)
     expected = [("mse", None)]
     for k in (2, 0) if system.prior.learned else (0,):
         expected += [("fid", k), ("kid", k)]
+    expected += [("fid_floor", None), ("kid_floor", None)]
     if layers > 1:
         expected += [("label_change_rate", i) for i in range(1, layers + 1)]
     if system.inference.amortised:
@@ -42,7 +43,7 @@ def test_every_system_gets_its_figures_and_no_others(name):
 
 def test_each_figure_can_be_repeated_alone():
     system = built("joint-ebm")
-    sets = images("train", 120), images("test", 70)
+    sets = images("train", 120), images("test", 90)
     a, b = (report.evaluate(system, *sets, samples=80, seed=s) for s in (3, 3))
     assert a == b
     classifier = report.load_classifier("mnist")

@@ -62,7 +62,8 @@ def evaluate(
     features: str | None = None,
     seed: int = 0,
 ) -> list[dict]:
-    """Test MSE; FID and KID at K steps and at 0; label change and latent classifier by layer.
+    """Test MSE; FID and KID at K steps, at 0, and of real test images (the floor); label change
+    and latent classifier by layer.
 
     ``features`` defaults to the data's own classifier. Every figure is drawn from a generator of
     its own, so that each can be repeated alone. Raises UsageError where no features fit the data.
@@ -88,6 +89,8 @@ def evaluate(
         x = sample_uint8(system, samples, steps=k, rng=rng())
         scores = fid.compare(x, train.images, features=features, seed=seed)
         records += fid.metric_records(scores, langevin_steps=k)
+    scores = fid.compare(test.images[:samples], train.images, features=features, seed=seed)
+    records += fid.metric_records(scores, suffix="_floor")
     if len(system.config.dims) > 1:
         rates = label_change(system, classifier, rng=rng())
         protocol = {"reading": "marginal", "fixed": PANELS, "draws": DRAWS}
