@@ -124,10 +124,10 @@ def configuration(args: argparse.Namespace) -> tuple[Config, data.ImageSet]:
     """Settings and training images that the arguments ask for, checked against each other."""
     changes = {**BUDGETS[args.budget], **overrides(args.set)}
     if args.preset:
-        if args.system or args.data:
-            raise UsageError("--preset already names a system and its data: give no others.")
-        config = systems.preset(args.preset, **changes)
-        return config, data.load(config.data)
+        if args.system:
+            raise UsageError("--preset already names a system: give no other.")
+        images = data.load(args.data or systems.preset(args.preset).data)
+        return systems.preset(args.preset, **{"data": images.name, **changes}), images
     if not args.system or not args.data:
         raise UsageError("give a system and --data, or a --preset.")
     systems.row(args.system)  # a wrong name shows before any data are read
