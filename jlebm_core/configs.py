@@ -69,11 +69,11 @@ class Config:
 _TRAINING = {
     "sigma": 6**-0.5,  # weight 3 on the squared error, as in the authors' smaller SVHN net
     "prior_hidden": (200, 200),
-    "steps": 12_000,
+    "steps": 8000,
     "lr": 1e-3,
-    "lr_prior": 2e-4,
+    "lr_prior": 1e-4,
     "warmup": 1000,
-    "penalty": 1e-3,
+    "penalty": 0.01,
     "norm": True,
     "bias": False,
 }
@@ -100,10 +100,10 @@ NETS: dict[int, dict] = {
 
 # Langevin inference runs the generator inside its chains: each step is many times the work, and
 # batch normalisation is out, since it would mix the chains of a batch.
-LANGEVIN: dict = {"norm": False, "bias": True, "steps": 5000}
+LANGEVIN: dict = {"norm": False, "bias": True, "steps": 3000, "posterior_step_size": 0.07}
 
 # Changes to the settings for a shorter run than the default.
-BUDGETS: dict[str, dict] = {"cpu": {}, "smoke": {"steps": 20, "warmup": 10}}
+BUDGETS: dict[str, dict] = {"cpu": {}, "smoke": {"steps": 20, "warmup": 10, "batch": 25}}
 
 _ICCV = {  # shared by the released SVHN scripts
     "image": (3, 32, 32),

@@ -94,3 +94,18 @@ def test_codes(trained: Trained) -> tuple[Tensor, Tensor] | None:
         return tensors["z"].float(), tensors["labels"].long()
     test = data.load(config.data, "test", limit=SMOKE_IMAGES if mode() == "smoke" else None)
     return encode_all(trained.system, test.images), test.labels
+
+
+def aggregated_posterior(trained: Trained, n: int, *, rng: torch.Generator | None = None) -> Tensor:
+    """``n`` draws of q(z) = E[q(z | x)] over MNIST's test images. Shape: (n, D).
+
+    Where no images are at hand: the centres of q(z | x), which come with the weights.
+    """
+    images = real_images("mnist", "test", limit=n)
+    if images is None:
+        return test_codes(trained)[0][:n]
+    with torch.no_grad():
+        posteriors = [
+            trained.system.inference.posterior(data.to_float(x)) for x in images.images.split(500)
+        ]
+    return torch.cat([q.rsample(rng=rng) for q in posteriors])

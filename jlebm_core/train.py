@@ -17,7 +17,9 @@ from .systems import System
 
 PRECISIONS = ("bf16", "float32")
 LR_WARMUP = 200  # steps; a Tanh output under a summed squared error can die at -1 without it
-LIMITS = {"f_pos": 1e3, "f_neg": 1e3, "z_pos_max": 100.0, "z_neg_max": 100.0}
+# f_gap = f_pos - f_neg: where it opens, K steps no longer follow f, and f and the codes run away
+# together, long before anything overflows.
+LIMITS = {"f_gap": 50.0, "f_pos": 1e3, "f_neg": 1e3, "z_pos_max": 100.0, "z_neg_max": 100.0}
 
 
 class Diverged(RuntimeError):
@@ -91,7 +93,7 @@ class Trainer:
             loss, more = prior_loss(system.prior, z_pos, z_neg, penalty=c.penalty)
             loss.backward()
             self.optimisers["prior"].step()
-            terms |= more
+            terms |= more | {"f_gap": more["f_pos"] - more["f_neg"]}
         for name, z in (("z_pos", z_pos), ("z_neg", z_neg)):
             terms |= {
                 f"{name}_mean": z.mean(),

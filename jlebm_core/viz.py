@@ -161,6 +161,19 @@ def latent_sliders(system: System, z: Tensor, *, limit: float = 3.0):
     return widgets.HBox([widgets.VBox(columns), picture])
 
 
+def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> "object":
+    """A table for the page, from a header and rows of cells."""
+    from html import escape
+
+    from IPython.display import HTML
+
+    def line(tag: str, cells: Sequence[object]) -> str:
+        return f"<tr>{''.join(f'<{tag}>{escape(str(c))}</{tag}>' for c in cells)}</tr>"
+
+    body = line("th", header) + "".join(line("td", row) for row in rows)
+    return HTML(f'<table class="table">{body}</table>')
+
+
 def show_source(*objects: Callable) -> "object":
     """The source of functions or classes of the module, as highlighted code."""
     from IPython.display import Code

@@ -29,6 +29,7 @@ EMPTY_IMAGES = """() => [...document.images].filter(i => !(i.complete && i.natur
   .map(i => i.src.slice(0, 80))"""
 TOO_WIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 UNSET_MATH = "() => document.querySelectorAll('.math:not(:has(mjx-container))').length"
+WRONG_MATH = "() => document.querySelectorAll('mjx-merror').length"
 CUT_MATH = """() => [...document.querySelectorAll('mjx-container, mjx-mtable')]
   .filter(m => m.getBoundingClientRect().left < 0).length"""
 WIDGETS = """() => [...document.querySelectorAll(
@@ -115,6 +116,7 @@ def test_page(browser, addresses, name, way, width):
     assert complaints == [], "errors in the console"
     assert page.evaluate(EMPTY_IMAGES) == [], "images that show nothing"
     assert page.evaluate(UNSET_MATH) == 0, "formulas that were not typeset"
+    assert page.evaluate(WRONG_MATH) == 0, "formulas that MathJax cannot read"
     assert page.evaluate(CUT_MATH) == 0, "formulas whose beginning cannot be reached"
     assert page.evaluate(TOO_WIDE) <= 0, "the page scrolls sideways"
     page.close()

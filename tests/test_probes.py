@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from jlebm_core.errors import UsageError
-from jlebm_core.evaluate.probes import latent_classifier_accuracy, layer_label_change
+from jlebm_core.evaluate.probes import (
+    latent_classifier_accuracy,
+    layer_label_change,
+    told_apart,
+)
 
 DIMS = (2, 1, 3)
 
@@ -86,3 +90,15 @@ def test_latent_classifier_refuses_shapes_that_do_not_fit():
         latent_classifier_accuracy(z, y, test_z, test_y, (3, 3), seed=0)
     with pytest.raises(UsageError, match="one label for each code"):
         latent_classifier_accuracy(z, y[:-1], test_z, test_y, (3, 2), seed=0)
+
+
+def test_samples_of_one_law_are_not_told_apart_and_shifted_ones_are_as_well_as_can_be():
+    n, shift = 8000, 2.0
+    rng = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, n, 2, generator=rng)
+    bound = 5 * (0.25 / n) ** 0.5  # n test points: half of each sample
+    assert all(abs(accuracy - 0.5) < bound for accuracy in told_apart(a, b, (1, 1)))
+    b[:, 1] += shift
+    best = torch.distributions.Normal(0.0, 1.0).cdf(torch.tensor(shift / 2)).item()  # Bayes
+    same, shifted = told_apart(a, b, (1, 1))
+    assert abs(same - 0.5) < bound and abs(shifted - best) < 0.02

@@ -95,6 +95,9 @@ def test_a_diverging_run_is_stopped_and_named():
         t.run(12, log_every=1)
     with pytest.raises(train.Diverged, match="nll = nan"):
         train.check({"nll": float("nan")}, 5)
+    with pytest.raises(train.Diverged, match=r"at step 7: f_gap = 57 \(limit 50\)"):
+        train.check({"nll": 1.0, "f_gap": 57.0}, 7)
+    train.check({"nll": 1e9, "f_gap": 49.0}, 7)
 
 
 def test_wrong_images_and_foreign_checkpoints_are_refused(tmp_path):

@@ -73,3 +73,8 @@ def test_sliders_move_the_picture(system):
 
 def test_source_is_the_modules():
     assert "def langevin(" in viz.show_source(langevin).data
+
+
+def test_table_escapes_what_it_shows():
+    html = viz.table(["a", "b"], [[1, "<x>"]]).data
+    assert "<th>a</th><th>b</th>" in html and "<td>1</td><td>&lt;x&gt;</td>" in html

@@ -114,3 +114,17 @@ def check_dims(dims: Sequence[int], *codes: Tensor) -> None:
                 f"codes of {z.shape[-1]} coordinates do not fit dims {tuple(dims)}, which add up "
                 f"to {sum(dims)}: pass the dims of the model that made the codes."
             )
+
+
+def told_apart(a: Tensor, b: Tensor, dims: Sequence[int], *, seed: int = 0) -> list[float]:
+    """Per group of coordinates, how well a net tells two samples of codes (N, D) apart.
+
+    The test accuracy of a classifier that was fitted to the first half of both: 0.5 for samples of
+    one law; accuracy A proves a total variation distance of at least 2 A - 1. ``dims`` = (D,)
+    looks at all coordinates together. Raises UsageError if the shapes do not fit.
+    """
+    half = min(len(a), len(b)) // 2
+    y = torch.arange(2).repeat_interleave(half)
+    first = torch.cat([a[:half], b[:half]])
+    second = torch.cat([a[half : 2 * half], b[half : 2 * half]])
+    return latent_classifier_accuracy(first, y, second, y, dims, seed=seed)
