@@ -79,15 +79,23 @@ def test_sample_writes_one_grid_and_k_matters(digits, tmp_path):
         (["train", "joint-ebm", "--data", "DATA", "--set", "colour=1"], "unknown settings: colour"),
         (["train", "joint-ebm", "--data", "DATA", "--device", "abacus"], "no device 'abacus'"),
         (["train", "vae", "--data", "EMPTY"], "no images"),
+        (["train", "vae", "--data", "MIXED"], "one size"),
+        (["train", "vae", "--data", "BROKEN"], "cannot be read"),
+        (["train", "vae", "--data", "LARGE"], "there are nets for images of 28x28 or 32x32"),
         (["sample", "nowhere"], "no trained system at nowhere"),
         (["evaluate", "nowhere"], "no trained system at nowhere"),
         (["publish", "nowhere"], "no results file"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_exit_code_2(args, says, digits, tmp_path, capsys):
-    empty, out = tmp_path / "empty", tmp_path / "run"
-    empty.mkdir()
-    args = [{"DATA": digits, "EMPTY": str(empty)}.get(a, a) for a in args]
+    out, folders = tmp_path / "run", {}
+    for name, sides in {"EMPTY": (), "MIXED": (28, 32), "BROKEN": (28,), "LARGE": (64, 64)}.items():
+        (tmp_path / name).mkdir()
+        folders[name] = str(tmp_path / name)
+        for i, side in enumerate(sides):
+            Image.new("L", (side, side)).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "BROKEN" / "1.png").write_bytes(b"no picture")
+    args = [{"DATA": digits, **folders}.get(a, a) for a in args]
     if args[0] == "train":
         args += ["--out", str(out), "--budget", "smoke"]
     assert cli.main(args) == 2
