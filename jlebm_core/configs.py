@@ -100,7 +100,7 @@ NETS: dict[int, dict] = {
 
 # Langevin inference runs the generator inside its chains: each step is many times the work, and
 # batch normalisation is out, since it would mix the chains of a batch.
-LANGEVIN: dict = {"norm": False, "bias": True, "steps": 3000, "posterior_step_size": 0.07}
+LANGEVIN: dict = {"norm": False, "bias": True, "steps": 3500}
 
 # Changes to the settings for a shorter run than the default.
 BUDGETS: dict[str, dict] = {"cpu": {}, "smoke": {"steps": 20, "warmup": 10, "batch": 25}}
