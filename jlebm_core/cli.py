@@ -5,13 +5,12 @@ Exit codes: 0 done, 1 training diverged, 2 wrong use (one sentence on standard e
 
 import argparse
 import ast
-import io
 import sys
 from pathlib import Path
 
 import torch
 
-from . import checkpoints, data, paths, results, systems, train
+from . import checkpoints, data, paths, results, systems, train, viz
 from .configs import BUDGETS, PRESETS, Config
 from .errors import UsageError
 
@@ -172,17 +171,11 @@ def save_samples(
     system: systems.System, path: Path, n: int, *, steps: int | None = None, seed: int = 0
 ) -> None:
     """A grid of ``n`` samples as a PNG, written in one step."""
-    from PIL import Image
-    from torchvision.utils import make_grid
-
     rng = torch.Generator(next(system.parameters()).device).manual_seed(seed)
     system.eval()
-    images = data.to_uint8(system.sample(n, steps=steps, rng=rng)).cpu()
-    grid = make_grid(images, nrow=max(1, round(n**0.5)), padding=1)
-    png = io.BytesIO()
-    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(png, "png")
+    picture = viz.png(system.sample(n, steps=steps, rng=rng), max(1, round(n**0.5)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoints.write_atomic(path, png.getvalue())
+    checkpoints.write_atomic(path, picture)
 
 
 def model_stem(model: Path) -> Path:

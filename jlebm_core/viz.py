@@ -1,6 +1,7 @@
 """Every figure of the book. Functions return a matplotlib Figure; images are float in [-1, 1]."""
 
 import inspect
+import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,17 @@ def mosaic(images: Tensor, columns: int) -> Tensor:
 
     tiles = make_grid((images.float().cpu() + 1) / 2, nrow=columns, padding=1, pad_value=0.5)
     return tiles.clamp(0, 1).permute(1, 2, 0)
+
+
+def png(images: Tensor, columns: int, *, scale: int = 1) -> bytes:
+    """The mosaic as a PNG file, every pixel ``scale`` times as large."""
+    from PIL import Image
+
+    pixels = (mosaic(images, columns) * 255).round().to(torch.uint8).numpy()
+    picture = Image.fromarray(pixels)
+    file = io.BytesIO()
+    picture.resize((picture.width * scale, picture.height * scale), Image.NEAREST).save(file, "png")
+    return file.getvalue()
 
 
 def draw_images(ax: "Axes", images: Tensor, *, columns: int, title: str = "") -> None:
@@ -129,36 +141,35 @@ def traversal_figure(system: System, z: Tensor, values: Tensor) -> "Figure":
 def latent_sliders(system: System, z: Tensor, *, limit: float = 3.0):
     """ipywidgets sliders, one for each coordinate of z (D,) grouped by layer, and the image.
 
-    They need a running kernel: on a page without one they show the first image only.
+    They need a running kernel: on a page without one they show the first image only. The picture
+    is an Image widget: an Output widget would make whoever runs the notebook wait for its replies.
     """
     import ipywidgets as widgets
 
-    columns, sliders = [], {}
-    start = 0
-    for layer, d in enumerate(system.config.dims, 1):
-        for j in range(start, start + d):
-            sliders[f"z{j}"] = widgets.FloatSlider(
-                value=z[j].item(),
+    sliders, boxes = [], []
+    for layer, part in enumerate(z.split(system.config.dims), 1):
+        group = [
+            widgets.FloatSlider(
+                value=value,
                 min=-limit,
                 max=limit,
                 step=0.05,
-                description=f"layer {layer}, {j - start + 1}",
+                description=f"layer {layer}, {j}",
                 continuous_update=False,
             )
-        column = [sliders[f"z{j}"] for j in range(start, start + d)]
-        columns.append(widgets.VBox(column))
-        start += d
+            for j, value in enumerate(part.tolist(), 1)
+        ]
+        sliders += group
+        boxes.append(widgets.VBox(group))
 
-    def draw(**values: float) -> None:
-        from IPython.display import display
+    def picture() -> bytes:
+        codes = torch.tensor([[s.value for s in sliders]], device=z.device)
+        return png(system.decode(codes), columns=1, scale=6)
 
-        codes = torch.tensor([[values[name] for name in sliders]], device=z.device)
-        fig, (ax,) = figure(width=2.2, height=2.2)
-        draw_images(ax, system.decode(codes), columns=1)
-        display(fig)
-
-    picture = widgets.interactive_output(draw, sliders)
-    return widgets.HBox([widgets.VBox(columns), picture])
+    image = widgets.Image(value=picture(), format="png")
+    for slider in sliders:
+        slider.observe(lambda change: image.set_trait("value", picture()), "value")
+    return widgets.HBox([widgets.VBox(boxes), image])
 
 
 def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> "object":

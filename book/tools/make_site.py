@@ -24,7 +24,7 @@ from jupyter_cache.base import CacheBundleIn
 ROOT = Path(__file__).resolve().parents[2]
 BOOK, RUN, BUILD = ROOT / "book", ROOT / "_run", ROOT / "_build"
 INPUTS = ("requirements.txt", "jlebm_core", "data/checkpoints", "data/results")
-CELL_SECONDS = {"smoke": 120, "load": 900, "train": 12 * 3600}
+CELL_SECONDS = {"smoke": 120, "load": 300, "train": 12 * 3600}
 
 
 def chapters() -> list[Path]:
