@@ -6,16 +6,19 @@ A stack is data, so that a configuration can be printed, compared, saved as JSON
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from math import prod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from .errors import UsageError
 
 Shape = tuple[int, ...]
+aten = torch.ops.aten
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "lrelu": lambda: nn.LeakyReLU(0.2),
@@ -26,6 +29,19 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "none": nn.Identity,
 }
+
+# act and (g, a) -> g act'(a), for the gradient of f without autograd
+CLOSED_FORM: dict[str, tuple[Callable, Callable]] = {
+    "lrelu": (partial(F.leaky_relu, negative_slope=0.2), lambda g, a: _leaky(g, a, 0.2)),
+    "lrelu0.01": (F.leaky_relu, lambda g, a: _leaky(g, a, 0.01)),
+    "relu": (F.relu, lambda g, a: aten.threshold_backward(g, a, 0)),
+    "gelu": (F.gelu, aten.gelu_backward),
+    "silu": (F.silu, aten.silu_backward),
+}
+
+
+def _leaky(g: Tensor, a: Tensor, slope: float) -> Tensor:
+    return aten.leaky_relu_backward(g, a, slope, False)
 
 
 def activation(name: str) -> nn.Module:
@@ -127,6 +143,7 @@ class NegativeEnergy(nn.Module):
     ):
         super().__init__()
         self.scale = 1.0 if spectral_norm is None else spectral_norm
+        self.closed_form = CLOSED_FORM.get(act) if hidden else None
         widths = (dim, *hidden, 1) if hidden else ()
         linears = [nn.Linear(a, b) for a, b in pairwise(widths)]
         if spectral_norm is not None:
@@ -136,6 +153,12 @@ class NegativeEnergy(nn.Module):
             self.net.append(linear)
             self.net.append(activation(act))
         self.net = self.net[:-1]  # the output is linear
+
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """(weight, bias) of every linear map, spectral norm and scale folded in."""
+        pairs = [(m.weight, m.bias) for m in self.net if isinstance(m, nn.Linear)]
+        (w, b) = pairs[-1]
+        return [*pairs[:-1], (self.scale * w, self.scale * b)]
 
     def forward(self, z: Tensor) -> Tensor:
         if not len(self.net):

@@ -10,7 +10,7 @@ from math import log, pi
 import torch
 from torch import Tensor, nn
 
-from .langevin import langevin
+from .langevin import langevin, langevin_mlp
 from .nets import NegativeEnergy
 
 
@@ -91,10 +91,22 @@ class EBMPrior(StandardNormal):
         """``n`` chains of ``steps`` (K by default) Langevin steps from N(0, I). Shape: (n, D).
 
         ``steps=0`` gives N(0, I) itself: the same model without its EBM. The callback sees
-        ``(k, z, f(z) + log p_0(z))`` at every step.
+        ``(k, z, f(z) + log p_0(z))`` at every step; without one, and for the activations whose
+        derivative is at hand, the gradient is written out (``langevin_mlp``): the same chains.
         """
         start = self.base_sample(n, rng=rng)
         steps = self.steps if steps is None else steps
+        if callback is None and self.net.closed_form:
+            act, act_backward = self.net.closed_form
+            return langevin_mlp(
+                self.net.layers(),
+                act,
+                act_backward,
+                start,
+                steps=steps,
+                step_size=self.step_size,
+                rng=rng,
+            )
         return langevin(
             self.log_prob,
             start,
