@@ -72,10 +72,10 @@ class LadderGenerator(nn.Module):
         return h
 
     def squared_error(self, x: Tensor, z: Tensor) -> Tensor:
-        """|x - h_1(z)|^2 summed over pixels and channels. Shapes: (B, C, H, W), (B, D) -> (B,)."""
+        """SSE: (x - h_1)^2 summed over pixels, channels. Shapes: (B, C, H, W), (B, D) -> (B,)."""
         return (x - self.mean(z).to(x.dtype)).square().flatten(1).sum(1)
 
     def log_lik(self, x: Tensor, z: Tensor) -> Tensor:
-        r"""log p(x | z) = -|x - h_1|^2 / (2 sigma^2) - (n / 2) log(2 pi sigma^2), n = C H W."""
+        r"""log p(x | z) = -SSE / (2 sigma^2) - (n / 2) log(2 pi sigma^2), n = C H W. Shape: (B,)."""
         constant = 0.5 * prod(self.image) * log(2 * pi * self.sigma**2)
         return -self.squared_error(x, z) / (2 * self.sigma**2) - constant

@@ -1,6 +1,6 @@
 """FID and KID by torch-fidelity, on in-domain classifier features or on Inception's.
 
-With mu, Sigma the mean and covariance of features phi(x) of samples (1) and reference (2),
+With mu, Sigma the mean and covariance of features phi(x) of samples (1) and reference (2)::
 
     FID = |mu_1 - mu_2|^2 + tr(Sigma_1 + Sigma_2 - 2 (Sigma_1 Sigma_2)^(1/2))
     KID = unbiased MMD^2 under k(a, b) = (a^T b / d + 1)^3, mean over random subsets
