@@ -76,6 +76,6 @@ class LadderGenerator(nn.Module):
         return (x - self.mean(z).to(x.dtype)).square().flatten(1).sum(1)
 
     def log_lik(self, x: Tensor, z: Tensor) -> Tensor:
-        r"""log p(x | z) = -SSE / (2 sigma^2) - (n / 2) log(2 pi sigma^2), n = C H W. Shape: (B,)."""
+        r"""log p(x | z) = -SSE / (2 sigma^2) - n / 2 log(2 pi sigma^2), n = C H W; shape (B,)."""
         constant = 0.5 * prod(self.image) * log(2 * pi * self.sigma**2)
         return -self.squared_error(x, z) / (2 * self.sigma**2) - constant
