@@ -6,19 +6,16 @@ A stack is data, so that a configuration can be printed, compared, saved as JSON
 """
 
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from math import prod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from .errors import UsageError
 
 Shape = tuple[int, ...]
-aten = torch.ops.aten
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "lrelu": lambda: nn.LeakyReLU(0.2),
@@ -29,20 +26,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "none": nn.Identity,
 }
-
-# act and (g, a) -> g act'(a), for the gradient of f without autograd
-CLOSED_FORM: dict[str, tuple[Callable, Callable]] = {
-    "lrelu": (partial(F.leaky_relu, negative_slope=0.2), lambda g, a: _leaky(g, a, 0.2)),
-    "lrelu0.01": (F.leaky_relu, lambda g, a: _leaky(g, a, 0.01)),
-    "relu": (F.relu, lambda g, a: aten.threshold_backward(g, a, 0)),
-    "gelu": (F.gelu, aten.gelu_backward),
-    "silu": (F.silu, aten.silu_backward),
-}
-
-
-def _leaky(g: Tensor, a: Tensor, slope: float) -> Tensor:
-    return aten.leaky_relu_backward(g, a, slope, False)
-
 
 def activation(name: str) -> nn.Module:
     """The activation called ``name``; UsageError for a name that is not in ``ACTIVATIONS``."""
@@ -143,7 +126,7 @@ class NegativeEnergy(nn.Module):
     ):
         super().__init__()
         self.scale = 1.0 if spectral_norm is None else spectral_norm
-        self.closed_form = CLOSED_FORM.get(act) if hidden else None
+        self.act = act
         widths = (dim, *hidden, 1) if hidden else ()
         linears = [nn.Linear(a, b) for a, b in pairwise(widths)]
         if spectral_norm is not None:

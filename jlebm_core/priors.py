@@ -10,7 +10,7 @@ from math import log, pi
 import torch
 from torch import Tensor, nn
 
-from .langevin import langevin, langevin_mlp
+from .langevin import CLOSED_FORM, langevin, langevin_mlp
 from .nets import NegativeEnergy
 
 
@@ -96,12 +96,10 @@ class EBMPrior(StandardNormal):
         """
         start = self.base_sample(n, rng=rng)
         steps = self.steps if steps is None else steps
-        if callback is None and self.net.closed_form:
-            act, act_backward = self.net.closed_form
+        if callback is None and self.net.act in CLOSED_FORM and len(self.net.net):
             return langevin_mlp(
                 self.net.layers(),
-                act,
-                act_backward,
+                self.net.act,
                 start,
                 steps=steps,
                 step_size=self.step_size,
