@@ -48,9 +48,7 @@ static inline __attribute__((always_inline)) void rows_of(
   for (int r = 0; r < count; r++)
 #pragma GCC unroll 3
     for (int v = 0; v < NVEC; v++)
-      sum[r][v] = mode == FORWARD || mode == TOP ? (vec){} + bias[r]
-                  : mode == STEP                 ? keep * y[r * NVEC + v] + eps[r * NVEC + v]
-                                                 : (vec){};
+      sum[r][v] = mode == FORWARD || mode == TOP ? (vec){} + bias[r] : (vec){};
   for (int k = 0; k < columns; k++, x += NVEC, w += count)
 #pragma GCC unroll 8
     for (int r = 0; r < count; r++)
@@ -64,7 +62,7 @@ static inline __attribute__((always_inline)) void rows_of(
       if (mode == FORWARD) *to = bend(sum[r][v], sum[r][v], slope);
       if (mode == TOP) *to = bend((vec){} + out[r], sum[r][v], slope);
       if (mode == BACKWARD) *to = bend(sum[r][v], *to, slope); /* y holds act(a): a's sign */
-      if (mode == STEP) *to = sum[r][v];
+      if (mode == STEP) *to = keep * *to + (eps[r * NVEC + v] + sum[r][v]);
     }
 }
 
