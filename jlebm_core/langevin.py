@@ -1,11 +1,14 @@
 """Langevin dynamics, the one sampler of the book, and its fast paths for priors given by an MLP."""
 
+import functools
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from .graphs import RecordedFunction
 from .kernels import native
 
 aten = torch.ops.aten
@@ -96,12 +99,24 @@ def langevin_mlp(
     number; ``act``, one of ``CLOSED_FORM``, stands between them. With
     a_i = W_i h_{i-1} + b_i, h_i = act(a_i), h_0 = z and g_n = act'(a_n) w_out,
     g_i = act'(a_i) (W_{i+1}^T g_{i+1})  and  grad f = W_1^T g_1.
-    The same noise in the same order as ``langevin``: the chains agree to rounding. ``run`` makes
-    the steps: ``native_steps`` or ``closed_form_steps``, the quickest that fits unless given.
+    On a CPU the noise is that of ``langevin``, in the same order: the chains agree to rounding.
+    ``run`` makes the steps; unless given it is the quickest that fits: ``native_steps``,
+    ``recorded_steps`` on CUDA, else ``closed_form_steps``. On CUDA a kernel of its own, where it
+    fits, makes all steps and their noise in one launch.
     """
     layers = [(w.detach(), b.detach()) for w, b in layers]
-    run = run or (native_steps if act in SLOPES and _native(z) else closed_form_steps)
     z = z.detach().clone(memory_format=torch.contiguous_format)
+    kernel = _cuda_kernel() if run is None and z.is_cuda and z.dtype == torch.float32 else None
+    if kernel and kernel.fits(layers, act):
+        kernel.run(
+            *(layers, act, SLOPES.get(act, 0.0), z),
+            steps=steps,
+            drift=step_size**2 / 2,
+            spread=step_size,
+            rng=rng,
+        )
+        return z
+    run = run or _quickest(act, z)
     chunk = max(1, NOISE // max(1, z.numel()))
     for done in range(0, steps, chunk):
         eps = z.new_empty(min(chunk, steps - done), *z.shape)
@@ -111,8 +126,20 @@ def langevin_mlp(
     return z
 
 
-def _native(z: Tensor) -> bool:
-    return z.device.type == "cpu" and z.dtype == torch.float32 and native.available()
+def _quickest(act: str, z: Tensor) -> Callable[..., None]:
+    if z.is_cuda:
+        return recorded_steps
+    fits = act in SLOPES and z.dtype == torch.float32 and z.device.type == "cpu"
+    return native_steps if fits and native.available() else closed_form_steps
+
+
+@functools.cache
+def _cuda_kernel() -> ModuleType | None:
+    try:
+        from .kernels import cuda
+    except ImportError:  # no Triton here
+        return None
+    return cuda
 
 
 def native_steps(
@@ -134,7 +161,8 @@ def closed_form_steps(
     *hidden, (out, _) = layers
     weights = [w for w, _ in hidden]
     down = [drift * weights[0], *(w.T.contiguous() for w in weights[1:])]
-    for z_block, e_block in zip(z.split(BLOCK), eps.split(BLOCK, 1), strict=True):
+    block = max(1, len(z)) if z.is_cuda else BLOCK
+    for z_block, e_block in zip(z.split(block), eps.split(block, 1), strict=True):
         count = len(z_block)
         a, h = ([z.new_empty(len(w), count) for w in weights] for _ in range(2))
         biases = [b[:, None].expand(-1, count) for _, b in hidden]
@@ -149,3 +177,20 @@ def closed_form_steps(
                 g = backward(torch.mm(down[i + 1], g, out=h[i]), a[i], h[i])
             state = e.addmm_(g.T, down[0]).add_(state, alpha=1 - drift)
         z_block.copy_(state)
+
+
+def recorded_steps(
+    layers: Sequence[tuple[Tensor, Tensor]], act: str, z: Tensor, eps: Tensor, *, drift: float
+) -> None:
+    """``closed_form_steps`` as one CUDA graph for each shape of z, eps and the layers."""
+    weights = [t for layer in layers for t in layer]
+    _recorded_closed_form((z, eps, *weights), act, drift)
+
+
+def _closed_form(tensors: Sequence[Tensor], act: str, drift: float) -> None:
+    z, eps, *weights = tensors
+    layers = list(zip(weights[::2], weights[1::2], strict=True))
+    closed_form_steps(layers, act, z, eps, drift=drift)
+
+
+_recorded_closed_form = RecordedFunction(_closed_form)

@@ -27,6 +27,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "none": nn.Identity,
 }
 
+
 def activation(name: str) -> nn.Module:
     """The activation called ``name``; UsageError for a name that is not in ``ACTIVATIONS``."""
     if name not in ACTIVATIONS:

@@ -11,12 +11,13 @@ from jlebm_core.langevin import (
     langevin,
     langevin_mlp,
     native_steps,
+    recorded_steps,
 )
 from jlebm_core.priors import EBMPrior
 
 S = 0.4
 CHAINS, LONG = 20_000, 120  # (1 - s^2/2)^120 = 4.5e-5: the start is forgotten
-PATHS = {"closed form": closed_form_steps, "native": native_steps}
+PATHS = {"closed form": closed_form_steps, "native": native_steps, "recorded": recorded_steps}
 
 needs_compiler = pytest.mark.skipif(not native.available(), reason="no C compiler here")
 paths = pytest.mark.parametrize(
