@@ -2,8 +2,8 @@
 
    z <- (1 - s^2/2) z + (s^2/2) grad f(z) + eps, with eps already scaled by s. A block of LANES
    chains lies in the cache as features x chains: every operation of a step is then a small matrix
-   product whose result is bent by the activation while it is still in registers. native.py packs
-   the weights, compiles this file and calls it; the arithmetic is that of langevin.langevin_mlp. */
+   product whose result is bent by the activation while it is still in registers. native.py compiles
+   this file and calls it; the arithmetic is that of langevin.langevin_mlp. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -29,10 +29,32 @@ typedef int mask __attribute__((vector_size(4 * WIDTH)));
 enum mode { FORWARD, TOP, BACKWARD, STEP };
 
 typedef struct {
-  const float *packed; /* row blocks of at most ROWS: for each input, the block's weights */
-  const float *bias;   /* FORWARD, TOP: one a row */
+  const float *weight, *bias; /* weight: rows x columns */
+  int rows, columns;
+} layer;
+
+typedef struct {
+  const float *packed, *bias; /* packed: blocks of rows; in each, input by input, its weights */
   int rows, columns;
 } matrix;
+
+static int blocks_of(int rows) { return (rows + ROWS - 1) / ROWS; }
+
+/* Rows of block b: all blocks are about equal, so that none is too thin to keep the units busy. */
+static int rows_in(int b, int rows) {
+  return rows / blocks_of(rows) + (b < rows % blocks_of(rows));
+}
+
+/* A layer's matrix or its transpose, times `scale`, packed at *to, which moves on. */
+static matrix pack(const layer *l, int transposed, float scale, float **to) {
+  matrix m = {*to, l->bias, l->rows, l->columns};
+  if (transposed) m.rows = l->columns, m.columns = l->rows;
+  for (int b = 0, row = 0; b < blocks_of(m.rows); row += rows_in(b++, m.rows))
+    for (int k = 0; k < m.columns; k++)
+      for (int r = row; r < row + rows_in(b, m.rows); r++)
+        *(*to)++ = scale * l->weight[transposed ? k * l->columns + r : r * l->columns + k];
+  return m;
+}
 
 static inline vec bend(vec value, vec sign, float slope) {
   mask positive = sign > 0;
@@ -69,10 +91,10 @@ static inline __attribute__((always_inline)) void rows_of(
 static inline __attribute__((always_inline)) void product(
     const matrix *m, enum mode mode, const float *out, const vec *x, const vec *eps, vec *y,
     float slope, float keep) {
-  int blocks = (m->rows + ROWS - 1) / ROWS, row = 0;
+  int row = 0;
   const float *w = m->packed;
-  for (int b = 0; b < blocks; b++) {
-    int count = m->rows / blocks + (b < m->rows % blocks); /* equal blocks: no thin last one */
+  for (int b = 0; b < blocks_of(m->rows); b++) {
+    int count = rows_in(b, m->rows);
     const float *bias = m->bias + row, *top = out + row;
     const vec *e = eps + row * NVEC;
     vec *to = y + row * NVEC;
@@ -92,19 +114,25 @@ static inline __attribute__((always_inline)) void product(
 }
 
 int lanes(void) { return LANES; }
-int rows_in_registers(void) { return ROWS; }
 
-/* Chains `from` .. `to` - 1 of z (batch, dim), `steps` steps with eps (steps, batch, dim).
-   up: the n hidden layers; down[i]: the transpose of layer i, down[0] already times s^2/2. */
-int run(float *z, const float *eps, const matrix *up, const matrix *down, const float *out, int n,
-        int batch, int dim, int steps, float keep, float slope, int from, int to) {
-  size_t units = 2 * dim;
-  for (int i = 0; i < n; i++) units += up[i].rows;
+/* Chains `from` .. `to` - 1 of z (batch, dim): `steps` steps with eps (steps, batch, dim), scaled.
+   f has the n hidden layers l and the weights `out` to its one output. 1: no memory. */
+int run(float *z, const float *eps, const layer *l, const float *out, int n, int batch, int dim,
+        int steps, float drift, float slope, int from, int to) {
+  size_t units = 2 * dim, weights = 0;
+  for (int i = 0; i < n; i++) units += l[i].rows, weights += 2 * (size_t)l[i].rows * l[i].columns;
   vec *buffer = NULL;
-  if (posix_memalign((void **)&buffer, sizeof(vec), units * NVEC * sizeof(vec))) return 1;
+  size_t size = units * NVEC * sizeof(vec) + weights * sizeof(float);
+  if (posix_memalign((void **)&buffer, sizeof(vec), size)) return 1;
   vec *state = buffer, *noise = state + dim * NVEC, *hidden[n];
   hidden[0] = noise + dim * NVEC;
-  for (int i = 1; i < n; i++) hidden[i] = hidden[i - 1] + up[i - 1].rows * NVEC;
+  for (int i = 1; i < n; i++) hidden[i] = hidden[i - 1] + l[i - 1].rows * NVEC;
+  float *free_place = (float *)(buffer + units * NVEC), keep = 1 - drift;
+  matrix up[n], down[n];
+  for (int i = 0; i < n; i++) {
+    up[i] = pack(l + i, 0, 1, &free_place);
+    down[i] = pack(l + i, 1, i ? 1 : drift, &free_place);
+  }
   for (int first = from; first < to; first += LANES) {
     int count = to - first < LANES ? to - first : LANES;
     memset(state, 0, 2 * dim * NVEC * sizeof(vec));

@@ -26,9 +26,9 @@ FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC")
 _pointer = ctypes.c_void_p
 
 
-class _Matrix(ctypes.Structure):
+class _Layer(ctypes.Structure):
     _fields_ = [
-        ("packed", _pointer),
+        ("weight", _pointer),
         ("bias", _pointer),
         ("rows", ctypes.c_int),
         ("columns", ctypes.c_int),
@@ -69,12 +69,6 @@ def available() -> bool:
     return library() is not None
 
 
-def packed(weight: Tensor, rows: int) -> Tensor:
-    """``weight`` (n, m) in blocks of at most ``rows`` rows, each stored input by input."""
-    blocks = torch.tensor_split(weight, -(-len(weight) // rows))  # sizes as in chain.c
-    return torch.cat([b.T.reshape(-1) for b in blocks])
-
-
 def run(
     layers: Sequence[tuple[Tensor, Tensor]],
     slope: float,
@@ -89,27 +83,15 @@ def run(
     ``langevin_mlp``, bent by LeakyReLU of ``slope``. Chains are shared out over PyTorch's threads.
     """
     kernel = library()
-    *hidden, (out, _) = layers
-    rows = kernel.rows_in_registers()
-    keep_alive = [out.contiguous()]
-
-    def matrix(weight: Tensor, bias: Tensor) -> _Matrix:
-        kept = packed(weight, rows), bias.contiguous()
-        keep_alive.extend(kept)
-        return _Matrix(kept[0].data_ptr(), kept[1].data_ptr(), *weight.shape)
-
-    n = len(hidden)
-    up = (_Matrix * n)(*(matrix(w, b) for w, b in hidden))
-    scaled = [drift * hidden[0][0], *(w for w, _ in hidden[1:])]
-    down = (_Matrix * n)(*(matrix(w.T, b) for w, (_, b) in zip(scaled, hidden, strict=True)))
-    (batch, dim), steps = z.shape, len(noise)
+    tensors = [(w.contiguous(), b.contiguous()) for w, b in layers]  # kept while it runs
+    *hidden, (out, *_) = [(w.data_ptr(), b.data_ptr(), *w.shape) for w, b in tensors]
+    n, (batch, dim), steps = len(hidden), z.shape, len(noise)
+    described = (_Layer * n)(*hidden)
 
     def part(start: int, stop: int) -> int:
         return kernel.run(
-            *map(_pointer, (z.data_ptr(), noise.data_ptr())),
-            *(up, down, _pointer(keep_alive[0].data_ptr()), n, batch, dim, steps),
-            *map(ctypes.c_float, (1 - drift, slope)),
-            *(start, stop),
+            *(_pointer(z.data_ptr()), _pointer(noise.data_ptr()), described, _pointer(out)),
+            *(n, batch, dim, steps, ctypes.c_float(drift), ctypes.c_float(slope), start, stop),
         )
 
     lanes = kernel.lanes()
