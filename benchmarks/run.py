@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 PEERS = {"torchebm": "torchebm", "ebmkit": "ebmkit"}  # competitor -> package
 CHAIN = {"batch": 100, "steps": 60, "hidden": [50, 50, 50, 50], "dim": 16}  # the authors' f
 BATCHES = (100, 1000, 10_000)
-MIN_SECONDS = 0.2  # one measurement repeats a call until it has taken this long
+MIN_SECONDS = 0.1  # one measurement repeats a call until it has taken this long
 
 
 def cases(quick: bool, devices: list[str]) -> list[dict]:
@@ -32,7 +33,7 @@ def cases(quick: bool, devices: list[str]) -> list[dict]:
     for device in devices:
         threads = (1, 2) if device == "cpu" else (1,)
         base = {"what": "prior-chain", "device": device, **CHAIN}
-        for n in threads:
+        for n in reversed(threads):
             found += [{**base, "threads": n, "batch": b} for b in BATCHES]
         # how time grows, one thing at a time
         one = {**base, "threads": 1, "batch": 1000}
@@ -40,7 +41,7 @@ def cases(quick: bool, devices: list[str]) -> list[dict]:
         found += [{**one, "hidden": [50] * n} for n in (1, 2, 3)]
         found += [{**one, "hidden": [w] * 4} for w in (100, 200)]
         found += [{**one, "hidden": [100, 100], "dim": 50, "batch": b} for b in BATCHES]
-        top = threads[-1]
+        top = max(threads)
         for what in ("training-step", "lebm-step"):
             found.append({"what": what, "device": device, "threads": top})
         found.append({"what": "fid-images", "device": device, "threads": top})
@@ -56,7 +57,7 @@ def rounds(what: str, quick: bool) -> int:
     """How often each competitor is measured."""
     if quick:
         return 1
-    return {"prior-chain": 15, "training-step": 15, "lebm-step": 3}.get(what, 3)
+    return {"prior-chain": 9, "training-step": 9}.get(what, 3)
 
 
 def worker(connection: Connection, threads: int) -> None:
@@ -85,64 +86,69 @@ def worker(connection: Connection, threads: int) -> None:
 
 
 class Competitor:
-    """One competitor in its own process."""
+    """A process that times one competitor, case after case of one kind."""
 
-    def __init__(self, case: dict):
+    def __init__(self, threads: int):
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=worker, args=(theirs, case["threads"]), daemon=True)
+        self.process = context.Process(target=worker, args=(theirs, threads), daemon=True)
         self.process.start()
         theirs.close()
-        self.connection.send(case)
-        first, self.peak = self.connection.recv()  # warm by now
-        self.count = max(1, round(MIN_SECONDS * 1e3 / first))
-        self.times: list[float] = []
 
-    def measure(self, quick: bool) -> None:
-        self.connection.send(1 if quick else self.count)
-        milliseconds, self.peak = self.connection.recv()
-        self.times.append(milliseconds)
+    def ask(self, message: dict | int | None) -> tuple[float, float]:
+        """Send a case to build, or a number of calls; milliseconds a call and peak MiB."""
+        self.connection.send(message)
+        return self.connection.recv()
 
     def close(self) -> None:
         self.connection.send(None)
         self.process.join()
 
 
-def measure(case: dict, quick: bool) -> list[dict]:
-    """The records of one case: all its competitors, in turn."""
+def measure(kind: list[dict], quick: bool) -> list[dict]:
+    """The records of cases of one kind (what, threads, device), for all competitors, in turn."""
     sys.path.insert(0, str(HERE))
     from competitors import COMPETITORS
 
-    names = [n for n in COMPETITORS[case["what"]] if n not in PEERS or installed(PEERS[n])]
-    variants = [{**case, "who": n, **v} for n in names for v in precisions(case, n)]
-    running = [Competitor(v) for v in variants]
-    for _ in range(rounds(case["what"], quick)):
-        for competitor in running:
-            competitor.measure(quick)
+    what, threads = kind[0]["what"], kind[0]["threads"]
+    names = [n for n in COMPETITORS[what] if n not in PEERS or installed(PEERS[n])]
+    variants = [{"who": n, **v} for n in names for v in precisions(what, n)]
+    running = [Competitor(threads) for _ in variants]
     records = []
-    for variant, competitor in zip(variants, running, strict=True):
+    for case in kind:
+        counts, times = [], [[] for _ in variants]
+        for competitor, variant in zip(running, variants, strict=True):
+            first, _ = competitor.ask({**case, **variant})  # warm after this
+            counts.append(1 if quick else max(1, round(MIN_SECONDS * 1e3 / first)))
+        for _ in range(rounds(what, quick)):
+            for i, competitor in enumerate(running):
+                milliseconds, peak = competitor.ask(counts[i])
+                times[i].append((milliseconds, peak))
+        for variant, measured in zip(variants, times, strict=True):
+            ms = [t for t, _ in measured]
+            records.append(
+                {
+                    **case,
+                    **variant,
+                    "ms_median": round(statistics.median(ms), 3),
+                    "ms_min": round(min(ms), 3),
+                    "ms_max": round(max(ms), 3),
+                    "rounds": len(ms),
+                    "peak_mib": round(measured[-1][1]),
+                }
+            )
+            shown = ", ".join(f"{k} {v}" for k, v in {**case, **variant}.items() if k != "what")
+            print(f"{what:14} {records[-1]['ms_median']:10.2f} ms   {shown}", flush=True)
+    for competitor in running:
         competitor.close()
-        times = competitor.times
-        records.append(
-            {
-                **variant,
-                "ms_median": round(statistics.median(times), 3),
-                "ms_min": round(min(times), 3),
-                "ms_max": round(max(times), 3),
-                "rounds": len(times),
-                "peak_mib": round(competitor.peak),
-            }
-        )
-        shown = ", ".join(f"{k} {v}" for k, v in variant.items() if k != "what")
-        print(f"{case['what']:14} {records[-1]['ms_median']:10.2f} ms   {shown}", flush=True)
     return records
 
 
-def precisions(case: dict, who: str) -> list[dict]:
+def precisions(what: str, who: str) -> list[dict]:
     """Ours is timed in both precisions where there are two."""
-    if case["what"] == "prior-chain":
+    if what == "prior-chain":
         return [{}]
-    if case["what"] == "fid-images" or who != "ours":
+    if what == "fid-images" or who != "ours":
         return [{"precision": "float32"}]
     return [{"precision": "bf16"}, {"precision": "float32"}]
 
@@ -186,8 +192,8 @@ def main() -> int:
     if not todo:
         parser.error(f"nothing is called {' or '.join(args.only)}")
     records = [machine()]
-    for case in todo:
-        records += measure(case, args.quick)
+    for _, kind in groupby(todo, key=lambda c: (c["what"], c["threads"], c["device"])):
+        records += measure(list(kind), args.quick)
     args.out.write_text("[\n" + ",\n".join(json.dumps(r) for r in records) + "\n]\n")
     print(f"{len(records) - 1} records in {args.out}")
     return 0

@@ -86,6 +86,12 @@ def shipped_path(name: str) -> Path:
     return paths.shipped("results", f"{name}.json")
 
 
+def benchmarks() -> list[dict]:
+    """The records that `make bench` left in benchmarks/results.json; none outside a clone."""
+    file = paths.CLONE and paths.CLONE / "benchmarks" / "results.json"
+    return json.loads(file.read_text()) if file and file.is_file() else []
+
+
 def metric(result: dict, name: str, **protocol) -> float | None:
     """The value of the one metric with that name and protocol; None if it was not measured.
 
