@@ -131,7 +131,8 @@ def configuration(args: argparse.Namespace) -> tuple[Config, data.ImageSet]:
         raise UsageError("give a system and --data, or a --preset.")
     systems.row(args.system)  # a wrong name shows before any data are read
     images = data.load(args.data)
-    return systems.configure(args.system, images.name, images.shape, **changes), images
+    how = {"budget": args.budget, **overrides(args.set)}
+    return systems.configure(args.system, images.name, images.shape, **how), images
 
 
 def run_train(args: argparse.Namespace) -> None:
@@ -149,16 +150,18 @@ def run_train(args: argparse.Namespace) -> None:
         trainer.restore(folder / "resume")
 
     def on_log(trainer: train.Trainer) -> None:
-        if trainer.step % args.save_every and trainer.step < config.steps:
+        if trainer.step % args.save_every and trainer.step < trainer.total:
             return
         trainer.save(folder / "resume")
-        save_samples(system, folder / f"samples-{trainer.step:06d}.png", 64, seed=args.seed)
+        picture = folder / f"samples-{trainer.step:06d}.png"
+        save_samples(trainer.model(), picture, 64, seed=args.seed)
 
     counts = ", ".join(f"{k} {v:,}" for k, v in system.parameter_counts().items())
     print(f"{config.system} on {config.data}, {len(images):,} images {config.image}: {counts}")
-    trainer.run(config.steps, on_log=on_log, progress=not args.quiet)
+    trainer.run(trainer.total, on_log=on_log, progress=not args.quiet)
     result = results.record(trainer, budget=args.budget, device=device_name(device))
-    systems.save(system, folder / "model", data=config.data, seed=args.seed, steps=trainer.step)
+    meta = {"data": config.data, "seed": args.seed, "steps": trainer.step}
+    systems.save(trainer.model(), folder / "model", **meta)
     results.write(folder / "results.json", result)
     print(f"{trainer.step} steps in {result['seconds']:.0f} s; the run lies in {folder}")
 

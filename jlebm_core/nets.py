@@ -109,6 +109,14 @@ def _grammar() -> str:
     return ", ".join(" ".join([name, *"CS"[: n[0]]]) for name, n in LAYERS.items())
 
 
+def mlp(
+    inputs: int, hidden: tuple[int, ...], outputs: int, act: str = "lrelu", *, end: str = "none"
+) -> nn.Sequential:
+    """Fully connected layers with ``act`` between them and ``end`` last. (B, in) -> (B, out)."""
+    spec = ", ".join([*(f"fc {width}" for width in hidden), f"fc {outputs} {end}"])
+    return stack(spec, (inputs,), act=act)[0]
+
+
 class NegativeEnergy(nn.Module):
     r"""f(z): an MLP from the joined latents [z_1, .., z_L] to one number (ICCV 2023, eq. 6).
 
@@ -127,7 +135,7 @@ class NegativeEnergy(nn.Module):
     ):
         super().__init__()
         self.scale = 1.0 if spectral_norm is None else spectral_norm
-        self.act = act
+        self.act = act if hidden else None
         widths = (dim, *hidden, 1) if hidden else ()
         linears = [nn.Linear(a, b) for a, b in pairwise(widths)]
         if spectral_norm is not None:
@@ -149,3 +157,38 @@ class NegativeEnergy(nn.Module):
             return z.new_zeros(len(z))
         with torch.autocast(z.device.type, enabled=False):  # its gradient steers the chains
             return self.scale * self.net(z).squeeze(1)
+
+
+class SumOfEnergies(nn.Module):
+    """sum_k on_k f_k(z): several f's of one form, each switched on or off by ``on`` (a buffer).
+
+    Shapes: (B, D) -> (B,). It is itself an MLP, of block-diagonal weights (``layers``).
+    """
+
+    def __init__(self, count: int, dim: int, hidden: tuple[int, ...], **options):
+        super().__init__()
+        self.nets = nn.ModuleList(NegativeEnergy(dim, hidden, **options) for _ in range(count))
+        self.act = self.nets[0].act
+        self.register_buffer("on", torch.zeros(count))
+
+    def each(self, z: Tensor) -> Tensor:
+        """f_k(z) of every net, on or off. Shapes: (B, D) -> (B, K)."""
+        return torch.stack([net(z) for net in self.nets], 1)
+
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """(weight, bias) of every linear map of the sum."""
+        first, *middle, last = zip(*(net.layers() for net in self.nets), strict=True)
+        return [
+            (torch.cat([w for w, _ in first]), torch.cat([b for _, b in first])),
+            *(
+                (torch.block_diag(*(w for w, _ in pairs)), torch.cat([b for _, b in pairs]))
+                for pairs in middle
+            ),
+            (
+                torch.cat([on * w for on, (w, _) in zip(self.on, last, strict=True)], 1),
+                sum(on * b for on, (_, b) in zip(self.on, last, strict=True)),
+            ),
+        ]
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (self.each(z) * self.on).sum(1)

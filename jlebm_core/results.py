@@ -35,6 +35,7 @@ def record(trainer: Trainer, *, budget: str, device: str) -> dict:
         "seconds": round(trainer.seconds, 1),
         "parameters": trainer.system.parameter_counts(),
         "log": thin(trainer.log),
+        **({"fit_log": thin(trainer.fit_log)} if trainer.fit_log else {}),
         "metrics": [],
     }
 
