@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = commands.add_parser("classifier", help="train the feature classifier of a data set")
     p.add_argument("--data", required=True)
-    p.add_argument("--epochs", type=positive, default=10)
+    p.add_argument("--epochs", type=positive, help="default: those of the recipe of the data")
     p.add_argument("--seed", type=int, default=0)
     p.set_defaults(run=run_classifier)
     return top
@@ -155,7 +155,8 @@ def run_train(args: argparse.Namespace) -> None:
         save_samples(system, folder / f"samples-{trainer.step:06d}.png", 64, seed=args.seed)
 
     counts = ", ".join(f"{k} {v:,}" for k, v in system.parameter_counts().items())
-    print(f"{config.system} on {config.data}, {len(images):,} images {config.image}: {counts}")
+    title = data.title(config.data)
+    print(f"{config.system} on {title}, {len(images):,} images {config.image}: {counts}")
     trainer.run(config.steps, on_log=on_log, progress=not args.quiet)
     result = results.record(trainer, budget=args.budget, device=device_name(device))
     systems.save(system, folder / "model", data=config.data, seed=args.seed, steps=trainer.step)
@@ -243,10 +244,12 @@ def run_classifier(args: argparse.Namespace) -> None:
     from .evaluate import classifier
 
     train_set, test_set = (data.load(args.data, split) for split in data.SPLITS)
-    how = {"seed": args.seed, "epochs": args.epochs}
+    epochs = args.epochs or classifier.recipe(train_set.name).epochs
+    how = {"seed": args.seed, "epochs": epochs}
     model, accuracy = classifier.fit_classifier(train_set, test_set, **how)
     classifier.save_classifier(model, train_set.name, accuracy=accuracy, **how)
-    print(f"test accuracy {accuracy:.4f}; saved at {classifier.stem(train_set.name)}")
+    name, file = data.title(train_set.name), classifier.stem(train_set.name)
+    print(f"{name}: test accuracy {accuracy:.4f}; saved at {file}")
 
 
 if __name__ == "__main__":

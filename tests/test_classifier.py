@@ -13,6 +13,7 @@ from jlebm_core.evaluate.classifier import (
     available,
     fit_classifier,
     load_classifier,
+    recipe,
     save_classifier,
 )
 
@@ -100,6 +101,25 @@ def test_augmentation_keeps_plain_images_and_moves_a_dot_a_little():
         centre = (moved.sum((1, 5 - dim)) @ axis.double()) / mass
         assert 2 < centre.abs().max() < (2 + 2 * 0.1764) * 1.106
         assert centre.abs().mean() > 0.5 and abs(centre.mean()) < 4.5 * 1.2 / 500**0.5
+
+
+def test_flip_mirrors_about_half_of_the_images_and_moves_nothing_else():
+    left = torch.zeros(400, 1, 28, 28, dtype=torch.uint8)
+    left[..., :7] = 255  # augmentation leaves it on its side, mirroring does not
+    moved = augment(left, torch.Generator().manual_seed(0), flip=True).double()
+    mirrored = (moved[..., 14:].sum((1, 2, 3)) > moved[..., :14].sum((1, 2, 3))).double().mean()
+    assert abs(mirrored - 0.5) < 4.5 * 0.5 / 400**0.5
+    plain = augment(left, torch.Generator().manual_seed(0)).double()
+    assert (plain[..., 14:].sum((1, 2, 3)) < plain[..., :14].sum((1, 2, 3))).all()
+
+
+def test_recipes_are_those_of_the_shipped_files():
+    for name in available():
+        _, file = checkpoints.files(paths.shipped("checkpoints", f"classifier-{name}"))
+        meta, how = json.loads(file.read_text()), recipe(name)
+        built = meta["architecture"]
+        assert (tuple(built["channels"]), built["dim"]) == (how.channels, how.dim)
+        assert meta["epochs"] == how.epochs and meta["seed"] == 0
 
 
 def test_wrong_use_is_one_sentence():
