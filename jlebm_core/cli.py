@@ -64,8 +64,9 @@ def parser() -> argparse.ArgumentParser:
     p = commands.add_parser("evaluate", help="measure a trained system and record the figures")
     p.add_argument("model", type=Path, help="a run's folder, or a shipped name")
     p.add_argument("--data", help="default: the data it was trained on")
-    p.add_argument("--samples", type=positive, default=10_000)
-    p.add_argument("--features", help="default: the classifier of the data")
+    p.add_argument("--samples", type=positive, default=10_000, help="default: 10000")
+    p.add_argument("--features", help="NAME-classifier or inception-v3-compat; default: the data's")
+    p.add_argument("--weights", type=Path, help="file of Inception's weights (else downloaded)")
     p.add_argument("--seed", type=int, default=0)
     device_option(p)
     p.set_defaults(run=run_evaluate)
@@ -206,9 +207,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
     if args.data and data.load(args.data, "test", limit=1).name != own:
         raise UsageError(f"{stem} was trained on {own}, not on {args.data}.")
     splits = [data.load(args.data or own, split) for split in data.SPLITS]
-    records = evaluate(
-        system, *splits, samples=args.samples, features=args.features, seed=args.seed
-    )
+    options = {k: getattr(args, k) for k in ("samples", "features", "weights", "seed")}
+    records = evaluate(system, *splits, **options)
     for r in records:
         rest = ", ".join(f"{k} {v}" for k, v in r.items() if k not in ("name", "value"))
         print(f"{r['name']:28} {r['value']:10.4f}   {rest}")

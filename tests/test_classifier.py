@@ -44,8 +44,9 @@ def test_shipped_classifier_reaches_its_recorded_accuracy(name):
     labels = load_classifier(name).predict(test.images)
     measured = (labels == test.labels).double().mean().item()
     assert measured == pytest.approx(recorded, abs=2 / len(test))  # rounding may flip a tie
-    assert measured >= {"mnist": 0.993, "fashion-mnist": 0.91}.get(name, 0.9)
-    assert weights.stat().st_size < 1_000_000
+    least = {"mnist": 0.993, "fashion-mnist": 0.91, "cifar10-jpeg": 0.8}
+    assert measured >= least.get(name, 0.9)
+    assert weights.stat().st_size <= 2_000_000
 
 
 def test_fit_separates_levels_and_returns_float16_weights(fitted):

@@ -203,7 +203,7 @@ def load_classifier(data_name: str) -> Classifier:
     if data_name not in available():
         raise UsageError(
             f"there is no classifier for {data_name!r}, only for {', '.join(available())}: choose "
-            "one of these, or fit one with jlebm_core.evaluate.classifier.fit_classifier."
+            "one of these, fit one (jlebm classifier), or take inception-v3-compat features."
         )
     tensors, meta = checkpoints.load(stem(data_name))
     with torch.device("meta"):  # no random initial weights: the caller's random stream is untouched
