@@ -134,7 +134,7 @@ def precision_recall(a: Tensor, b: Tensor, *, seed: int) -> dict:
         a,
         b,
         prc_neighborhood=PRC_NEIGHBOUR,
-        prc_batch_size=1000,
+        prc_batch_size=500,
         save_cpu_ram=True,
         verbose=False,
     )
