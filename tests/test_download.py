@@ -1,6 +1,7 @@
 """Downloads from a server on this machine: cut off, wrong, refused, and whole in the end."""
 
 import hashlib
+from urllib.error import URLError
 
 import pytest
 from conftest import pixels
@@ -84,8 +85,36 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, file):
         fetch([server.url("gone")], file.with_name("other"), MD5)
 
 
-def test_no_server_is_one_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "PAUSE", 0)
+def test_without_a_network_each_address_is_tried_once_and_nothing_waits(tmp_path, monkeypatch):
+    asked = []
+
+    def offline(request, timeout):
+        asked.append(request.full_url)
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(download, "urlopen", offline)
+    monkeypatch.setattr(download.time, "sleep", lambda s: pytest.fail("waited"))
+    with pytest.raises(DownloadError, match="Name or service not known"):
+        fetch(["http://a/set", "http://b/set"], tmp_path / "set", MD5)
+    assert asked == ["http://a/set", "http://b/set"] and not list(tmp_path.iterdir())
+
+
+def test_a_network_that_fails_in_the_middle_is_waited_for(server, file, monkeypatch):
+    answers = [whole := download.urlopen, URLError("down"), URLError("down"), whole]
+
+    def unsteady(*args, **kwargs):
+        answer = answers.pop(0)
+        if isinstance(answer, URLError):
+            raise answer
+        return answer(*args, **kwargs)
+
+    monkeypatch.setattr(download, "urlopen", unsteady)
+    server.plan = [("cut", 100_000)]
+    fetch([server.url("set")], file, MD5)
+    assert file.read_bytes() == BODY and not answers
+
+
+def test_a_refusing_machine_is_one_error(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(DownloadError, match="refused"):
         fetch(["http://127.0.0.1:9/set"], tmp_path / "set", MD5)

@@ -34,7 +34,7 @@ def load(name: str, split: str, *, download: bool, limit: int | None) -> tuple[T
     """Images (N, 3, 64, 64) of a split, in the order of the partition file; there are no labels."""
     wanted = f"{PARTITION} with {IMAGES}.zip (or the folder {IMAGES})"
     reason = "its host serves it to browsers only (mmlab.ie.cuhk.edu.hk/projects/CelebA.html)"
-    source = locate("CelebA", FOLDER, wanted, find, get=reason, download=download)
+    source = locate(name, FOLDER, wanted, find, get=reason, download=download)
     text = source.partition.read_bytes()
     rows = [line.split() for line in text.decode("utf-8", "replace").splitlines() if line.strip()]
     if any(len(row) != 2 or row[1] not in ("0", "1", "2") for row in rows):

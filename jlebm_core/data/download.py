@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from torchvision.datasets.utils import check_md5
@@ -33,6 +33,7 @@ def fetch(urls: Sequence[str], file: Path, md5: str) -> Path:
     part = file.with_name(file.name + ".part")
     file.parent.mkdir(parents=True, exist_ok=True)
     reason: Exception | str = "no address"
+    had = size(part)
     for url in urls:
         for attempt in range(ATTEMPTS):
             if attempt:
@@ -47,6 +48,11 @@ def fetch(urls: Sequence[str], file: Path, md5: str) -> Path:
                     break
                 else:
                     continue
+            except URLError as error:  # no connection: worth waiting only if there was one before
+                reason = error
+                if size(part) == had:
+                    break
+                continue
             except (OSError, http.client.HTTPException) as error:
                 reason = error
                 continue
@@ -58,9 +64,14 @@ def fetch(urls: Sequence[str], file: Path, md5: str) -> Path:
     raise DownloadError(str(reason))
 
 
+def size(part: Path) -> int:
+    """Bytes of a part, 0 if there is none."""
+    return part.stat().st_size if part.exists() else 0
+
+
 def append(url: str, part: Path) -> None:
     """Ask for what ``part`` lacks and append it. Raises OSError if the connection is cut."""
-    have = part.stat().st_size if part.exists() else 0
+    have = size(part)
     headers = {"User-Agent": "jlebm", **({"Range": f"bytes={have}-"} if have else {})}
     with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as response:
         if response.status != 206:  # the server sends the whole file
@@ -75,5 +86,5 @@ def append(url: str, part: Path) -> None:
             while chunk := response.read(CHUNK):
                 out.write(chunk)
                 bar.update(len(chunk))
-        if total is not None and part.stat().st_size < total:  # read() ends silently on a cut
-            raise ConnectionError(f"{url} was cut off at {part.stat().st_size} of {total} bytes")
+        if total is not None and size(part) < total:  # read() ends silently on a cut
+            raise ConnectionError(f"{url} was cut off at {size(part)} of {total} bytes")
