@@ -54,7 +54,7 @@ def test_a_later_call_goes_on_with_the_part_of_an_earlier_one(server, file, monk
 def test_a_server_without_ranges_sends_all_of_it_again(server, file):
     server.ranges, server.plan = False, [("cut", 100_000)]
     fetch([server.url("set")], file, MD5)
-    assert file.read_bytes() == BODY
+    assert file.read_bytes() == BODY and len(server.asked) == 2
 
 
 @pytest.mark.parametrize("part", [BODY, BODY + b"more", b"wrong" * 1000])
