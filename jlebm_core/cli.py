@@ -64,8 +64,9 @@ def parser() -> argparse.ArgumentParser:
     p = commands.add_parser("evaluate", help="measure a trained system and record the figures")
     p.add_argument("model", type=Path, help="a run's folder, or a shipped name")
     p.add_argument("--data", help="default: the data it was trained on")
-    p.add_argument("--samples", type=positive, default=10_000)
-    p.add_argument("--features", help="default: the classifier of the data")
+    p.add_argument("--samples", type=positive, default=10_000, help="default: 10000")
+    p.add_argument("--features", help="NAME-classifier or inception-v3-compat; default: the data's")
+    p.add_argument("--weights", type=Path, help="file of Inception's weights (else downloaded)")
     p.add_argument("--seed", type=int, default=0)
     device_option(p)
     p.set_defaults(run=run_evaluate)
@@ -76,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = commands.add_parser("classifier", help="train the feature classifier of a data set")
     p.add_argument("--data", required=True)
-    p.add_argument("--epochs", type=positive, default=10)
+    p.add_argument("--epochs", type=positive, help="default: those of the recipe of the data")
     p.add_argument("--seed", type=int, default=0)
     p.set_defaults(run=run_classifier)
     return top
@@ -157,7 +158,8 @@ def run_train(args: argparse.Namespace) -> None:
         save_samples(trainer.model(), picture, 64, seed=args.seed)
 
     counts = ", ".join(f"{k} {v:,}" for k, v in system.parameter_counts().items())
-    print(f"{config.system} on {config.data}, {len(images):,} images {config.image}: {counts}")
+    title = data.title(config.data)
+    print(f"{config.system} on {title}, {len(images):,} images {config.image}: {counts}")
     trainer.run(trainer.total, on_log=on_log, progress=not args.quiet)
     result = results.record(trainer, budget=args.budget, device=device_name(device))
     meta = {"data": config.data, "seed": args.seed, "steps": trainer.step}
@@ -208,9 +210,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
     if args.data and data.load(args.data, "test", limit=1).name != own:
         raise UsageError(f"{stem} was trained on {own}, not on {args.data}.")
     splits = [data.load(args.data or own, split) for split in data.SPLITS]
-    records = evaluate(
-        system, *splits, samples=args.samples, features=args.features, seed=args.seed
-    )
+    options = {k: getattr(args, k) for k in ("samples", "features", "weights", "seed")}
+    records = evaluate(system, *splits, **options)
     for r in records:
         rest = ", ".join(f"{k} {v}" for k, v in r.items() if k not in ("name", "value"))
         print(f"{r['name']:28} {r['value']:10.4f}   {rest}")
@@ -246,10 +247,12 @@ def run_classifier(args: argparse.Namespace) -> None:
     from .evaluate import classifier
 
     train_set, test_set = (data.load(args.data, split) for split in data.SPLITS)
-    how = {"seed": args.seed, "epochs": args.epochs}
+    epochs = args.epochs or classifier.recipe(train_set.name).epochs
+    how = {"seed": args.seed, "epochs": epochs}
     model, accuracy = classifier.fit_classifier(train_set, test_set, **how)
     classifier.save_classifier(model, train_set.name, accuracy=accuracy, **how)
-    print(f"test accuracy {accuracy:.4f}; saved at {classifier.stem(train_set.name)}")
+    name, file = data.title(train_set.name), classifier.stem(train_set.name)
+    print(f"{name}: test accuracy {accuracy:.4f}; saved at {file}")
 
 
 if __name__ == "__main__":
