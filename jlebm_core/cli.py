@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import checkpoints, data, paths, results, systems, train, viz
+from . import checkpoints, data, monitor, paths, results, systems, train, viz
 from .configs import BUDGETS, PRESETS, Config
 from .errors import UsageError
 
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"jlebm: {error}", file=sys.stderr)
         return 2
-    except train.Diverged as error:
+    except monitor.Diverged as error:
         print(f"jlebm: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -144,9 +144,7 @@ def run_train(args: argparse.Namespace) -> None:
     if not args.resume and checkpoints.exists(folder / "resume"):
         raise UsageError(f"{folder} already holds a run: give --resume, or another --out.")
     system = train.channels_last(systems.build(config, seed=args.seed)).to(device)
-    trainer = train.Trainer(
-        system, images.images.to(device), seed=args.seed, precision=args.precision
-    )
+    trainer = train.Trainer(system, images.images, seed=args.seed, precision=args.precision)
     if args.resume:
         trainer.restore(folder / "resume")
 

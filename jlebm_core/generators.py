@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .chains import GaussianChain
 from .errors import UsageError
-from .nets import Shape, activation, stack
+from .nets import Shape, activation, alike, stack
 
 JOINS = ("concat", "add")
 
@@ -97,7 +97,7 @@ class LadderGenerator(Generator):
         for z_i, project, g in reversed(
             list(zip(lower, self.projections, self.blocks, strict=False))
         ):
-            code = project(z_i)
+            code = alike(project(z_i), h)
             h = g(torch.cat([code, h], 1) if self.join == "concat" else code + h)
         return h
 

@@ -56,7 +56,7 @@ def obtain(system: str, dataset: str = "mnist", *, seed: int = 0) -> Trained:
     config = systems.configure(system, images.name, images.shape, **BUDGETS[budget])
     device = "cuda" if torch.cuda.is_available() and not smoke else "cpu"
     model = train.channels_last(systems.build(config, seed=seed)).to(device)
-    trainer = train.Trainer(model, images.images.to(device), seed=seed)
+    trainer = train.Trainer(model, images.images, seed=seed)
     trainer.run(config.steps, log_every=10 if smoke else 50, progress=not smoke)
     found = results.record(trainer, budget=budget, device=device)
     where = f"{system} on {data.title(images.name)}, trained here for {trainer.step:,} steps"

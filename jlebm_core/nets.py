@@ -18,9 +18,10 @@ from .errors import UsageError
 Shape = tuple[int, ...]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "lrelu": lambda: nn.LeakyReLU(0.2),
-    "lrelu0.01": lambda: nn.LeakyReLU(0.01),
-    "relu": nn.ReLU,
+    # in place: no layer before an activation needs its own output for its gradient
+    "lrelu": lambda: nn.LeakyReLU(0.2, inplace=True),
+    "lrelu0.01": lambda: nn.LeakyReLU(0.01, inplace=True),
+    "relu": lambda: nn.ReLU(inplace=True),
     "gelu": nn.GELU,
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
@@ -103,6 +104,12 @@ def stack(
             layers.append(nn.BatchNorm2d(shape[0]) if len(shape) == 3 else nn.BatchNorm1d(shape[0]))
         layers.append(activation(own_act or act))
     return nn.Sequential(*layers), shape
+
+
+def alike(a: Tensor, b: Tensor) -> Tensor:
+    """``a`` in the memory layout of ``b``: mixed, they would leave channels last behind."""
+    last = b.dim() == 4 and b.is_contiguous(memory_format=torch.channels_last)
+    return a.contiguous(memory_format=torch.channels_last) if last else a
 
 
 def _grammar() -> str:

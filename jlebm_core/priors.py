@@ -151,8 +151,10 @@ class RatioPrior(EBMPrior):
         """Stage k of K runs from k/K to (k+1)/K of the training; the ratios before it are on."""
         ratios = len(self.net.nets)
         finished = done * ratios // of
+        if done == 0 or finished == (done - 1) * ratios // of:
+            return False
         self.net.on.copy_(torch.arange(ratios) < finished)
-        return done > 0 and finished != (done - 1) * ratios // of
+        return True
 
     def logit(self, z: Tensor) -> Tensor:
         """The logit in training: of the first ratio that is not yet on. Shapes: (B, D) -> (B,)."""

@@ -13,25 +13,22 @@ from tqdm import tqdm
 from . import checkpoints
 from .data import to_float
 from .errors import UsageError
+from .feed import Feed, keep_freed_memory
+from .graphs import Recorded
+from .monitor import check, detached, moments
 from .systems import System
 
 PRECISIONS = ("bf16", "float32")
 FIT_BLOCK = 1000  # images at a time, where a prior is fitted to the codes of all
 LR_WARMUP = 200  # steps; a Tanh output under a summed squared error can die at -1 without it
-# f_gap = f_pos - f_neg: where it opens, K steps no longer follow f, and f and the codes run away
-# together, long before anything overflows.
-LIMITS = {"f_gap": 50.0, "f_pos": 1e3, "f_neg": 1e3, "z_pos_max": 100.0, "z_neg_max": 100.0}
-
-
-class Diverged(RuntimeError):
-    """Training left every reasonable range; the message says which quantity did, and when."""
 
 
 class Trainer:
     """The state of one training run: a system, its optimisers, its noise, its log.
 
-    ``images`` is uint8 (N, C, H, W) on the device of the system. ``precision`` is "bf16"
-    (autocast; f stays in float32) or "float32", the reference.
+    ``images`` is uint8 (N, C, H, W); the work is done on the device of the system. ``precision``
+    is "bf16" (autocast; f stays in float32) or "float32", the reference. On CUDA a step is one
+    recorded graph; nowhere does a step wait for its own numbers.
     """
 
     def __init__(self, system: System, images: Tensor, *, seed: int = 0, precision: str = "bf16"):
@@ -40,27 +37,37 @@ class Trainer:
             raise UsageError(
                 f"the system takes images {c.image}, but the data are {tuple(images.shape[1:])}."
             )
-        self.system, self.images, self.seed, self.step = system, images, seed, 0
-        self.batch = min(c.batch, len(images))
+        device = next(system.generator.parameters()).device
+        keep_freed_memory()
+        self.system, self.seed, self.step = system, seed, 0
+        self.feed = Feed(images, c.batch, seed=seed, device=device)
         self.precision = precision
         own = system.objective.prior is not None  # does the prior have a loss of its own?
         nets = [system.generator, system.inference] + [system.prior] * (not own)
         base = system.prior.base_parameters()
         tilt = [p for p in system.prior.parameters() if all(p is not b for b in base)]
-        options = {"betas": c.betas, "fused": True}
+        cuda = device.type == "cuda"
+        options = {"betas": c.betas, "fused": True, "capturable": cuda}
+
+        def rate(value: float) -> float | Tensor:
+            return torch.tensor(value, device=device) if cuda else value  # a graph reads it
+
         self.optimisers = {
             "nets": torch.optim.Adam(
                 [p for net in nets for p in net.parameters()],
-                c.lr,
+                rate(c.lr),
                 weight_decay=c.weight_decay,
                 **options,
             )
         }
         if own and (tilt or base):
-            groups = [{"params": tilt, "lr": c.lr_prior}, {"params": base, "lr": c.lr_chain}]
+            groups = [
+                {"params": tilt, "lr": rate(c.lr_prior)},
+                {"params": base, "lr": rate(c.lr_chain)},
+            ]
             groups = [group for group in groups if group["params"]]
             self.optimisers["prior"] = torch.optim.Adam(groups, **options)
-        self.rng = torch.Generator(images.device).manual_seed(seed)
+        self.rng = torch.Generator(device).manual_seed(seed)
         if not system.inference.amortised:
             system.inference.prepare(len(images), system.prior, rng=self.rng)
         weights = {k for k, _ in system.named_parameters()}
@@ -69,7 +76,9 @@ class Trainer:
             for k, v in system.state_dict().items()
             if c.ema and (k in weights or k.endswith(("running_mean", "running_var")))
         }
-        self.order: tuple[int, Tensor] = (-1, torch.empty(0))  # of one epoch, made when needed
+        self.stages = [
+            Recorded(stage, device, rng=self.rng) for stage in (self.learn, self.fit_prior)
+        ]
         self.log: dict[str, list[float]] = {}
         self.fit_log: dict[str, list[float]] = {}  # of the second stage
         self.seconds = 0.0  # spent in run(), over all sessions
@@ -80,20 +89,6 @@ class Trainer:
         c, objective = self.system.config, self.system.objective
         return c.steps + (1 if objective.fit else c.fit_steps if objective.afterwards else 0)
 
-    def rows_at(self, step: int) -> Tensor:
-        """Which images a step sees, (B,): every epoch its own order, a function of the seed."""
-        epoch, i = divmod(step, len(self.images) // self.batch)
-        if self.order[0] != epoch:
-            rng = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            picked = torch.randperm(len(self.images), generator=rng)
-            self.order = epoch, picked.to(self.images.device)
-        return self.order[1][i * self.batch :][: self.batch]
-
-    def images_at(self, step: int) -> Tensor:
-        """The batch of a step, as floats."""
-        x = to_float(self.images[self.rows_at(step)])
-        return x.contiguous(memory_format=torch.channels_last)
-
     def rate(self, step: int) -> float:
         """The factor on the learning rates at a step; each stage has its own rise and fall."""
         c = self.system.config
@@ -101,32 +96,33 @@ class Trainer:
         rise = min(1.0, (step - start + 1) / LR_WARMUP)
         if c.lr_decay == "cosine":
             return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - start) / length)))
-        epoch = (step - start) * self.batch // len(self.images)
+        epoch = (step - start) * self.feed.batch // len(self.feed.all)
         return rise * (0.998**epoch if c.lr_decay == "epoch" else 1.0)
 
     def advance(self) -> dict[str, Tensor]:
         """One step of the stage that is due, and word to the prior of how far it has come."""
         c, objective = self.system.config, self.system.objective
         second = self.step >= c.steps
-        for optimiser in self.optimisers.values():
-            optimiser.zero_grad(set_to_none=True)
-            for group in optimiser.param_groups:
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) * self.rate(self.step)
-        terms = self.fit_prior() if second else self.learn()
+        for group in (g for o in self.optimisers.values() for g in o.param_groups):
+            value = group.setdefault("initial_lr", float(group["lr"])) * self.rate(self.step)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(value)
+            else:
+                group["lr"] = value
+        self.feed.load(self.step, min(1.0, (self.step + 1) / c.warmup) if c.warmup else 1.0)
+        terms = self.fit_at_once() if second and objective.fit else self.stages[second]()
         self.step += 1
-        if not second and c.ema:
-            self.average()
         if second or not objective.afterwards:
             start, length = (c.steps, c.fit_steps) if second else (0, c.steps)
             if self.system.prior.proceed(self.step - start, length):
                 self.forget("prior")
-        return {k: v.detach() for k, v in terms.items()}
+        return terms
 
     def learn(self) -> dict[str, Tensor]:
         """(beta, phi) on the objective, then alpha on the prior's loss of z_pos and z_neg."""
-        c, system = self.system.config, self.system
-        x, rows = self.images_at(self.step), self.rows_at(self.step)
-        weight = min(1.0, (self.step + 1) / c.warmup) if c.warmup else 1.0
+        system = self.system
+        self.optimisers["nets"].zero_grad(set_to_none=True)
+        x, rows, weight = self.feed.floats(), self.feed.rows, self.feed.share
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             loss, z_pos, terms = system.loss(x, prior_weight=weight, rng=self.rng, rows=rows)
         loss.backward()
@@ -134,13 +130,16 @@ class Trainer:
         z_neg = system.prior.sample(len(x), rng=self.rng)
         if not system.objective.afterwards:
             terms |= self.learn_prior(z_pos, z_neg)
-        return terms | moments(z_pos=z_pos, z_neg=z_neg)
+        if self.averaged:
+            self.average()
+        return detached(terms | moments(z_pos=z_pos, z_neg=z_neg))
 
     def learn_prior(self, z_pos: Tensor, z_neg: Tensor) -> dict[str, Tensor]:
         """One step of alpha, if the prior has a loss of its own; the terms to log."""
         if "prior" not in self.optimisers:
             return {}
         system = self.system
+        self.optimisers["prior"].zero_grad(set_to_none=True)
         loss, terms = system.objective.prior(
             system.prior, z_pos, z_neg, penalty=system.config.penalty, rng=self.rng
         )
@@ -154,15 +153,16 @@ class Trainer:
         system = self.system
         system.eval()
         system.prior.train()
-        if system.objective.fit:
-            codes = [
-                system.encode(to_float(x), noise=True, rng=self.rng)
-                for x in self.images.split(FIT_BLOCK)
-            ]
-            return system.prior.fit(torch.cat(codes), seed=self.seed)
-        z_pos = system.encode(self.images_at(self.step), noise=True, rng=self.rng)
+        z_pos = system.encode(self.feed.floats(), noise=True, rng=self.rng)
         z_neg = system.prior.sample(len(z_pos), rng=self.rng)
-        return self.learn_prior(z_pos, z_neg) | moments(z_pos=z_pos, z_neg=z_neg)
+        return detached(self.learn_prior(z_pos, z_neg) | moments(z_pos=z_pos, z_neg=z_neg))
+
+    def fit_at_once(self) -> dict[str, Tensor]:
+        """The whole second stage of a prior that is fitted to the codes of all images."""
+        system, device = self.system.eval(), self.feed.rows.device
+        blocks = (to_float(x.to(device)) for x in self.feed.all.split(FIT_BLOCK))
+        codes = [system.encode(x, noise=True, rng=self.rng) for x in blocks]
+        return system.prior.fit(torch.cat(codes), seed=self.seed)
 
     def forget(self, name: str) -> None:
         """Reset an optimiser in place: what has no gradient from now on then stays as it is."""
@@ -277,17 +277,6 @@ LOGGED = ("seed", "step", "seconds", "log", "fit_log")
 SHOWN = ("nll", "sse", "kl", "bce", "code_elbo", "f_pos", "f_neg", "z_pos_std", "z_neg_std")
 
 
-def check(means: dict[str, float], step: int) -> None:
-    """Raise Diverged with one sentence if a logged mean is not finite or beyond ``LIMITS``."""
-    for name, value in means.items():
-        limit = LIMITS.get(name, math.inf)
-        if not math.isfinite(value) or abs(value) > limit:
-            raise Diverged(
-                f"training diverged at step {step}: {name} = {value:.3g} (limit {limit:g}); "
-                "try a smaller lr_prior, a larger penalty on f^2, or spectral_norm."
-            )
-
-
 def _nested(tensors: dict[str, Tensor], name: str) -> dict[int, dict[str, Tensor]]:
     state: dict[int, dict[str, Tensor]] = {}
     for key in [k for k in tensors if k.startswith(f"{name}.")]:
@@ -298,18 +287,6 @@ def _nested(tensors: dict[str, Tensor], name: str) -> dict[int, dict[str, Tensor
 
 def _under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-
-
-def moments(**codes: Tensor) -> dict[str, Tensor]:
-    """Mean, standard deviation and largest absolute value of codes, under their names."""
-    terms = {}
-    for name, z in codes.items():
-        terms |= {
-            f"{name}_mean": z.mean(),
-            f"{name}_std": z.std(),
-            f"{name}_max": z.abs().amax(),
-        }
-    return terms
 
 
 def channels_last(module: nn.Module) -> nn.Module:

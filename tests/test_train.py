@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jlebm_core import systems, train
+from jlebm_core import monitor, systems, train
 from jlebm_core.errors import UsageError
 
 IMAGE = (1, 28, 28)
@@ -72,18 +72,6 @@ def test_the_seed_decides():
     assert same(a, b) and not same(a, c)
 
 
-def test_every_image_is_seen_once_an_epoch():
-    t = trainer()
-    t.images = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1)
-    for epoch in (0, 1):
-        seen = torch.cat([t.images_at(5 * epoch + i).flatten() for i in range(5)])
-        assert ((seen + 1) * 127.5).round().long().sort().values.equal(torch.arange(40))
-    assert not t.images_at(0).equal(t.images_at(5))
-    again = t.images_at(3)
-    t.images_at(9)
-    assert t.images_at(3).equal(again)
-
-
 @pytest.mark.parametrize(
     ("decay", "step", "factor"),
     [
@@ -100,13 +88,13 @@ def test_learning_rate(decay, step, factor):
 
 def test_a_diverging_run_is_stopped_and_named():
     t = trainer(lr_prior=1e9)
-    with pytest.raises(train.Diverged, match=r"at step \d+: f_"):
+    with pytest.raises(monitor.Diverged, match=r"at step \d+: f_"):
         t.run(12, log_every=1)
-    with pytest.raises(train.Diverged, match="nll = nan"):
-        train.check({"nll": float("nan")}, 5)
-    with pytest.raises(train.Diverged, match=r"at step 7: f_gap = 57 \(limit 50\)"):
-        train.check({"nll": 1.0, "f_gap": 57.0}, 7)
-    train.check({"nll": 1e9, "f_gap": 49.0}, 7)
+    with pytest.raises(monitor.Diverged, match="nll = nan"):
+        monitor.check({"nll": float("nan")}, 5)
+    with pytest.raises(monitor.Diverged, match=r"at step 7: f_gap = 57 \(limit 50\)"):
+        monitor.check({"nll": 1.0, "f_gap": 57.0}, 7)
+    monitor.check({"nll": 1e9, "f_gap": 49.0}, 7)
 
 
 def test_wrong_images_and_foreign_checkpoints_are_refused(tmp_path):
@@ -118,7 +106,7 @@ def test_wrong_images_and_foreign_checkpoints_are_refused(tmp_path):
         with pytest.raises(UsageError, match="other settings or another seed"):
             other.restore(tmp_path / "r")
     small = trainer(batch=1000)
-    assert small.batch == 40
+    assert small.feed.batch == 40
 
 
 def test_finished_ratios_stay_as_they_are():
@@ -174,7 +162,7 @@ def test_every_training_image_keeps_its_own_chain():
     t.run(5)  # one epoch
     assert t.table.equal(table)
     moving = trainer("abp")
-    rows = moving.rows_at(0)
+    rows = moving.feed.rows_at(0)
     moving.run(1)
     changed = (moving.table != table).any(1)
     assert changed[rows].all() and changed.sum() == len(rows) == 8
