@@ -106,8 +106,7 @@ class Trainer:
 
     def advance(self) -> dict[str, Tensor]:
         """One step of the stage that is due, and word to the prior of how far it has come."""
-        c, objective = self.system.config, self.system.objective
-        second = self.step >= c.steps
+        c, second = self.system.config, self.step >= self.system.config.steps
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
@@ -116,11 +115,15 @@ class Trainer:
         self.step += 1
         if not second and c.ema:
             self.average()
-        if second or not objective.afterwards:
-            start, length = (c.steps, c.fit_steps) if second else (0, c.steps)
-            if self.system.prior.proceed(self.step - start, length):
-                self.forget("prior")
+        if self.tell_prior():
+            self.forget("prior")
         return {k: v.detach() for k, v in terms.items()}
+
+    def tell_prior(self) -> bool:
+        """Tell the prior how far its training is; True if it now begins to learn another part."""
+        c, later = self.system.config, self.system.objective.afterwards
+        start, length = (c.steps, c.fit_steps) if later else (0, c.steps)
+        return self.system.prior.proceed(max(0, self.step - start), max(1, length))
 
     def learn(self) -> dict[str, Tensor]:
         """(beta, phi) on the objective, then alpha on the prior's loss of z_pos and z_neg."""
@@ -271,6 +274,7 @@ class Trainer:
             self.table.copy_(tensors["table"])
         for k in LOGGED:
             setattr(self, k, meta[k])
+        self.tell_prior()
 
 
 LOGGED = ("seed", "step", "seconds", "log", "fit_log")
