@@ -97,7 +97,8 @@ class Trainer:
     def rate(self, step: int) -> float:
         """The factor on the learning rates at a step; each stage has its own rise and fall."""
         c = self.system.config
-        start, length = (c.steps, c.fit_steps) if self.total > step >= c.steps else (0, c.steps)
+        second = self.total > step >= c.steps
+        start, length = (c.steps, self.total - c.steps) if second else (0, c.steps)
         rise = min(1.0, (step - start + 1) / LR_WARMUP)
         if c.lr_decay == "cosine":
             return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - start) / length)))
