@@ -146,15 +146,21 @@ class RatioPrior(EBMPrior):
         chain = {k: options.pop(k) for k in ("steps", "step_size") if k in options}
         super().__init__(dims, (), **chain)
         self.net = SumOfEnergies(ratios, self.dim, hidden, **options)
+        self.finished = 0  # ratios that are on, as far as ``proceed`` has said
 
     def proceed(self, done: int, of: int) -> bool:
         """Stage k of K runs from k/K to (k+1)/K of the training; the ratios before it are on."""
-        ratios = len(self.net.nets)
-        finished = done * ratios // of
-        if done == 0 or finished == (done - 1) * ratios // of:
-            return False
-        self.net.on.copy_(torch.arange(ratios) < finished)
-        return True
+        ratios, before = len(self.net.nets), self.finished
+        self.finished = done * ratios // of
+        if self.finished != before:
+            self.net.on.copy_(torch.arange(ratios) < self.finished)
+        return self.finished != before
+
+    def sample(self, n: int, **options) -> Tensor:
+        """As of ``EBMPrior``; exact draws of N(0, I) while the first ratio is in training."""
+        if self.training and not self.finished:
+            return self.base_sample(n, rng=options.get("rng"))
+        return super().sample(n, **options)
 
     def logit(self, z: Tensor) -> Tensor:
         """The logit in training: of the first ratio that is not yet on. Shapes: (B, D) -> (B,)."""

@@ -76,12 +76,15 @@ class Trainer:
             for k, v in system.state_dict().items()
             if c.ema and (k in weights or k.endswith(("running_mean", "running_var")))
         }
-        self.stages = [
-            Recorded(stage, device, rng=self.rng) for stage in (self.learn, self.fit_prior)
-        ]
+        self.stages = self.recorded()
         self.log: dict[str, list[float]] = {}
         self.fit_log: dict[str, list[float]] = {}  # of the second stage
         self.seconds = 0.0  # spent in run(), over all sessions
+
+    def recorded(self) -> list[Recorded]:
+        """The steps of both stages, to be recorded anew where there are CUDA graphs."""
+        device = self.rng.device
+        return [Recorded(stage, device, rng=self.rng) for stage in (self.learn, self.fit_prior)]
 
     @property
     def total(self) -> int:
@@ -92,7 +95,8 @@ class Trainer:
     def rate(self, step: int) -> float:
         """The factor on the learning rates at a step; each stage has its own rise and fall."""
         c = self.system.config
-        start, length = (c.steps, c.fit_steps) if self.total > step >= c.steps else (0, c.steps)
+        second = self.total > step >= c.steps
+        start, length = (c.steps, self.total - c.steps) if second else (0, c.steps)
         rise = min(1.0, (step - start + 1) / LR_WARMUP)
         if c.lr_decay == "cosine":
             return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - start) / length)))
@@ -112,11 +116,16 @@ class Trainer:
         self.feed.load(self.step, min(1.0, (self.step + 1) / c.warmup) if c.warmup else 1.0)
         terms = self.fit_at_once() if second and objective.fit else self.stages[second]()
         self.step += 1
-        if second or not objective.afterwards:
-            start, length = (c.steps, c.fit_steps) if second else (0, c.steps)
-            if self.system.prior.proceed(self.step - start, length):
-                self.forget("prior")
+        if self.tell_prior():
+            self.forget("prior")
+            self.stages = self.recorded()  # what a step does has changed
         return terms
+
+    def tell_prior(self) -> bool:
+        """Tell the prior how far its training is; True if it now begins to learn another part."""
+        c, later = self.system.config, self.system.objective.afterwards
+        start, length = (c.steps, c.fit_steps) if later else (0, c.steps)
+        return self.system.prior.proceed(max(0, self.step - start), max(1, length))
 
     def learn(self) -> dict[str, Tensor]:
         """(beta, phi) on the objective, then alpha on the prior's loss of z_pos and z_neg."""
@@ -271,6 +280,7 @@ class Trainer:
             self.table.copy_(tensors["table"])
         for k in LOGGED:
             setattr(self, k, meta[k])
+        self.tell_prior()
 
 
 LOGGED = ("seed", "step", "seconds", "log", "fit_log")

@@ -124,7 +124,9 @@ def test_ratios_join_f_one_after_the_other():
     prior, z = ratios(3), torch.randn(5, 3, generator=seeded())
     each = prior.net.each(z)
     assert prior.f(z).equal(torch.zeros(5)) and prior.logit(z).equal(each[:, 0])
+    assert prior.sample(4, rng=seeded()).equal(prior.start(4, rng=seeded()))  # exact so far
     begins = [prior.proceed(done, 6) for done in range(1, 5)]
+    assert not prior.sample(4, rng=seeded()).equal(prior.start(4, rng=seeded()))
     assert begins == [False, True, False, True]
     torch.testing.assert_close(prior.f(z), each[:, :2].sum(1))
     assert prior.logit(z).equal(each[:, 2])
