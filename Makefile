@@ -54,7 +54,7 @@ strict-site: chapters
 
 pages: ## the built pages: links, alternative texts, and each page in headless Chromium
 	$(BIN)/python book/tools/check_pages.py
-	$(BIN)/python -m pytest -q -rfs -n $(JOBS) -m pages tests/test_pages.py
+	$(BIN)/python -m pytest -q -rfs -n $(JOBS) -m "pages and not slow"
 
 $(READY): requirements.txt pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is \

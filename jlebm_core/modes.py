@@ -103,7 +103,7 @@ def explorable(trained: Trained, title: str) -> Export:
     for layer in range(1, len(trained.system.config.dims) + 1):
         rate = results.metric(trained.results, "label_change_rate", layer=layer, reading="marginal")
         known = rate is not None and len(trained.system.config.dims) > 1
-        notes.append(f"drawn anew, changes {rate:.0%} of the digits" if known else "")
+        notes.append(f"new draws change the digit in {rate:.0%}" if known else "")
     return describe(trained.system, title=title, notes=notes)
 
 

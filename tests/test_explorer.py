@@ -1,4 +1,4 @@
-"""Exports of systems: the description means what the modules compute, and what cannot is refused."""
+"""Exports: a description means what the modules compute, and what cannot be said is refused."""
 
 import json
 

@@ -21,7 +21,7 @@ if importlib.util.find_spec("jlebm_core") is None:
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 SECTIONS = ("What you will learn", "What can go wrong", "Summary", "Exercises")
 CELL_METADATA = {"tags", "mystnb"}
-TAGS = {"remove-cell", "hide-input", "hide-output", "hide-cell", "remove-output"}
+TAGS = {"remove-cell", "hide-input", "hide-output", "hide-cell", "remove-input", "remove-output"}
 ABSOLUTE_PATH = re.compile(r"(?<![\w:/.<])/(home|root|work|tmp|mnt|content|Users)/|\b[A-Z]:\\Users")
 MYST_ONLY = re.compile(r"^\s*(?:```|:::+)\{|(?<!`)\{[a-z:]+\}`", re.MULTILINE)
 NO_ALT_TEXT = re.compile(r"!\[\s*\]\(")

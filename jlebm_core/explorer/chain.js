@@ -15,19 +15,31 @@ export class Random {
   }
 
   bits() {
-    const s = this.s, five = Math.imul(s[1], 5), t = s[1] << 9;
+    const s = this.s,
+      five = Math.imul(s[1], 5),
+      t = s[1] << 9;
     const result = Math.imul((five << 7) | (five >>> 25), 9) >>> 0;
-    s[2] ^= s[0]; s[3] ^= s[1]; s[1] ^= s[2]; s[0] ^= s[3];
+    s[2] ^= s[0];
+    s[3] ^= s[1];
+    s[1] ^= s[2];
+    s[0] ^= s[3];
     s[2] ^= t;
     s[3] = (s[3] << 11) | (s[3] >>> 21);
     return result;
   }
 
-  uniform() { return (this.bits() + 0.5) / 2 ** 32; } // never 0 or 1
+  uniform() {
+    return (this.bits() + 0.5) / 2 ** 32;
+  } // never 0 or 1
 
   normal() {
-    if (this.spare !== null) { const z = this.spare; this.spare = null; return z; }
-    const r = Math.sqrt(-2 * Math.log(this.uniform())), t = 2 * Math.PI * this.uniform();
+    if (this.spare !== null) {
+      const z = this.spare;
+      this.spare = null;
+      return z;
+    }
+    const r = Math.sqrt(-2 * Math.log(this.uniform())),
+      t = 2 * Math.PI * this.uniform();
     this.spare = r * Math.sin(t);
     return r * Math.cos(t);
   }
@@ -35,10 +47,12 @@ export class Random {
 
 const grad = new Float32Array(4096); // scratch: no code is longer
 
-// z <- z + (s^2 / 2) (grad f(z) - z) + s temperature eps, in place; returns f at the old z. Noise is
-// drawn for every coordinate, so that a chain's noise does not depend on which ones are free.
+// z <- z + (s^2 / 2) (grad f(z) - z) + s temperature eps, in place; returns f at the old z.
+// Noise is drawn for every coordinate: it does not depend on which of them are free.
 export function langevinStep(f, z, random, { stepSize, temperature = 1, free = null }) {
-  const value = f.gradient(z, grad), drift = stepSize ** 2 / 2, spread = stepSize * temperature;
+  const value = f.gradient(z, grad),
+    drift = stepSize ** 2 / 2,
+    spread = stepSize * temperature;
   for (let i = 0; i < z.length; i++) {
     const move = drift * (grad[i] - z[i]) + spread * random.normal();
     if (!free || free[i]) z[i] += move;

@@ -1,54 +1,31 @@
 // The explorer on a page: one code z, its picture, and panels that move it.
-import { compile, NegativeEnergy, readExport } from "./nets.js";
-import { langevinStep, normalCode, Random } from "./chain.js";
-import { h, paint, Plane, roving, Slices } from "./parts.js";
-import { ChainPanel, ComparePanel, EncodePanel, WalkPanel } from "./panels.js";
+import { Random } from "./chain.js";
+import { Model } from "./model.js";
+import { button, h, paint, roving, Slices } from "./parts.js";
+import { Plane } from "./plots.js";
+import { ComparePanel, WalkPanel } from "./panels.js";
+import { ChainPanel } from "./chain_panel.js";
+import { EncodePanel } from "./encode_panel.js";
 
-const SUBSCRIPT = "₀₁₂₃₄₅₆₇₈₉";
-export const layerName = (i) => "z" + [...String(i + 1)].map((d) => SUBSCRIPT[d]).join("");
-
-// An export, unpacked: what a panel may ask of it. Networks are built when they are first needed.
-export class Model {
-  constructor(bytes) { this.bytes = bytes; }
-
-  open() {
-    if (this.description) return this;
-    const { description, tensors } = readExport(this.bytes);
-    const { dims, image, generator, encoder, prior } = description;
-    Object.assign(this, { description, dims, image, size: dims.reduce((a, b) => a + b, 0) });
-    this.f = new NegativeEnergy(prior.f, tensors);
-    this.learned = prior.f.layers.length > 0;
-    this.decode = generator && compile(generator, tensors);
-    this.encode = encoder && compile(encoder, tensors);
-    this.layerOf = dims.flatMap((d, i) => Array(d).fill(i));
-    this.start = dims.map((_, i) => dims.slice(0, i).reduce((a, b) => a + b, 0));
-    return this;
-  }
-
-  coordinate(i) { // "z₃, 2"
-    const layer = this.layerOf[i];
-    return `${layerName(layer)}, ${i - this.start[layer] + 1}`;
-  }
-
-  head(layer) { // "z₃ top layer", with what was measured of it
-    const { notes } = this.description, L = this.dims.length;
-    const place = L === 1 ? "" : layer === L - 1 ? " top" : layer === 0 ? " bottom" : "";
-    return `<b>${layerName(layer)}</b>${place}<span class="jx-note">${notes?.[layer] ?? ""}</span>`;
-  }
-
-  // A draw of the prior: `steps` of its chain from N(0, I), as a generator that can be interrupted
-  *sample(z, random, steps, options) {
-    z.set(normalCode(random, z.length));
-    if (this.learned) for (let k = 0; k < steps; k++) { langevinStep(this.f, z, random, options); if (k % 8 === 7) yield; }
-  }
-}
+const IMAGE_HINT =
+  "Move a slider: the generator makes the image from these numbers. “keep” holds a layer while " +
+  "the others are drawn anew.";
+const PLANE_HINT =
+  "Blue: the exact density. Orange: 200 chains. The large dot: one more, with its trail; click " +
+  "to put it elsewhere.";
 
 export class Explorer {
-  // exports: bytes of each model; titles for the chooser; examples: [Uint8Array, [n, C, H, W]] or null;
+  // exports: bytes of each model; titles for the chooser; examples: {data, shape (n, C, H, W)};
   // announce(explorer): called when code or model changed here and the outside should know
-  constructor(root, { exports, titles, examples = null, seed, announce = () => {} }) {
-    Object.assign(this, { root, examples, announce, titles, models: exports.map((bytes) => new Model(bytes)) });
-    this.random = new Random(seed ?? Math.floor(Math.random() * 2 ** 32));
+  constructor(root, { exports, titles, examples = null, announce = () => {} }) {
+    Object.assign(this, {
+      root,
+      examples,
+      announce,
+      titles,
+      models: exports.map((bytes) => new Model(bytes)),
+    });
+    this.random = new Random(Math.random() * 2 ** 32);
     this.slices = new Slices();
     this.calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     this.index = 0;
@@ -61,19 +38,31 @@ export class Explorer {
   }
 
   build() {
-    this.chooser = h("select", { ariaLabel: "Model", onchange: () => this.choose(this.chooser.selectedIndex) },
-      ...this.titles.map((title) => h("option", {}, title)));
+    this.chooser = h(
+      "select",
+      { ariaLabel: "Model", onchange: () => this.choose(this.chooser.selectedIndex) },
+      ...this.titles.map((title) => h("option", {}, title)),
+    );
     this.link = h("a.link", { href: "#", onclick: () => this.copyLink() }, "Link to this state");
-    this.head = h("div.head", {}, h("label", {}, h("span", {}, "Model "), this.titles.length > 1 ? this.chooser : h("b", {}, this.titles[0])), this.link);
-    this.canvas = h("canvas.picture", { role: "img" });
+    const choice = this.titles.length > 1 ? this.chooser : h("b", {}, this.titles[0]);
+    this.head = h("div.head", {}, h("label", {}, h("span", {}, "Model "), choice), this.link);
+    this.canvas = h("canvas.picture", {
+      role: "img",
+      onclick: (event) => this.plane && this.moveOnPlane(event),
+    });
     this.readout = h("output.readout", {});
-    this.sampleButton = h("button", { type: "button", onclick: () => this.resample() }, "New sample");
-    this.zeroButton = h("button", { type: "button", onclick: () => this.setCode(new Float32Array(this.z.length)) }, "Set to 0");
+    const zero = () => this.setCode(new Float32Array(this.z.length));
+    const buttons = [button("New sample", () => this.resample()), button("Set to 0", zero)];
     this.hint = h("p.hint.about");
-    this.stage = h("div.stage", {}, this.canvas, this.readout, h("div.row", {}, this.sampleButton, this.zeroButton));
-    this.panels = [WalkPanel, ChainPanel, ComparePanel, EncodePanel].map((Panel) => new Panel(this));
-    this.tabs = roving(h("div.tabs", { role: "tablist", ariaLabel: "Ways to explore" }, ...this.panels.map((panel) =>
-      h("button", { type: "button", role: "tab", onclick: () => this.show(panel), onfocus: () => this.show(panel) }, panel.title))));
+    this.stage = h("div.stage", {}, this.canvas, this.readout, h("div.row", {}, ...buttons));
+    this.panels = [WalkPanel, ChainPanel, ComparePanel, EncodePanel].map(
+      (Panel) => new Panel(this),
+    );
+    const tabs = this.panels.map((panel) => {
+      const show = () => this.show(panel);
+      return button(panel.title, show, { role: "tab", onfocus: show });
+    });
+    this.tabs = roving(h("div.tabs", { role: "tablist", ariaLabel: "Ways to explore" }, ...tabs));
     this.box = h("div.panel", {}, this.tabs, ...this.panels.map((panel) => panel.element));
     this.panels.forEach((panel) => panel.element.setAttribute("role", "tabpanel"));
     this.root.append(this.head, this.hint, this.stage, this.box);
@@ -93,12 +82,17 @@ export class Explorer {
     }
     const { decode, size, f, description } = this.model;
     this.plane = !decode && size === 2 ? new Plane(f, description.reach, this.random) : null;
-    this.root.closest(".jx-explorer")?.classList.toggle("jx-flat", Boolean(this.plane));
+    this.root.classList.toggle("jx-flat", Boolean(this.plane));
     const usable = this.panels.filter((panel) => panel.fits(this.model));
-    this.panels.forEach((panel, k) => { this.tabs.children[k].hidden = !usable.includes(panel); panel.renew(); });
+    this.panels.forEach((panel, k) => {
+      this.tabs.children[k].hidden = !usable.includes(panel);
+      panel.renew();
+    });
     this.tabs.hidden = usable.length < 2;
-    this.canvas.ariaLabel = decode ? "The image that the generator makes of the code" : "The density of the prior, with chains";
-    this.hint.textContent = this.plane ? "Blue: the exact density. Orange: 200 chains. The line: one of them." : "Move a slider: the generator makes the image from these numbers. “keep” holds a layer while the others are drawn anew.";
+    this.canvas.ariaLabel = decode
+      ? "The image that the generator makes of the code"
+      : "The density of the prior, with chains";
+    this.hint.textContent = this.plane ? PLANE_HINT : IMAGE_HINT;
     this.show(usable.includes(this.active) ? this.active : usable[0]);
     this.setCode(this.z, tell);
   }
@@ -110,10 +104,27 @@ export class Explorer {
   }
 
   setCoordinate(i, value, tell = true) {
+    if (this.plane) this.plane.trail = [];
     this.z[i] = value;
     this.focus = i;
     if (tell) this.announce(this);
     this.refresh();
+  }
+
+  keepLayer(layer, kept) {
+    this.keep[layer] = kept;
+    this.refresh();
+  }
+
+  moveOnPlane(event) {
+    const { left, top, width } = this.canvas.getBoundingClientRect(),
+      { reach } = this.plane;
+    this.plane.trail = [];
+    this.setCode(
+      [event.clientX - left, width - event.clientY + top].map(
+        (at) => reach * ((2 * at) / width - 1),
+      ),
+    );
   }
 
   refresh() {
@@ -125,15 +136,22 @@ export class Explorer {
     const { decode, image, f } = this.model;
     if (decode) paint(this.canvas, decode(this.z), image);
     else if (this.plane) this.plane.draw(this.canvas, this.z);
-    this.readout.textContent = this.model.learned ? `f(z) = ${f.value(this.z).toFixed(2)}` : "f(z) = 0: the prior is N(0, I)";
+    this.readout.textContent = this.model.learned
+      ? `f(z) = ${f.value(this.z).toFixed(2)}`
+      : "f(z) = 0: the prior is N(0, I)";
     this.link.href = "#" + this.fragment();
   }
 
-  free() { return Float32Array.from(this.model.layerOf, (layer) => (this.keep[layer] ? 0 : 1)); }
+  free() {
+    return Float32Array.from(this.model.layerOf, (layer) => (this.keep[layer] ? 0 : 1));
+  }
 
   // Draw all layers anew from the prior, then put back those that are kept (as ICCV 2023, fig. 5).
   resample() {
-    const { model } = this, free = this.free(), z = new Float32Array(this.z.length), { steps, step_size: stepSize } = model.description.prior;
+    const { model } = this,
+      free = this.free(),
+      z = new Float32Array(this.z.length),
+      { steps, step_size: stepSize } = model.description.prior;
     this.stopPanels();
     const job = function* (explorer) {
       yield* model.sample(z, explorer.random, steps, { stepSize });
@@ -152,24 +170,36 @@ export class Explorer {
     panel.moved();
   }
 
-  stopPanels() { this.panels.forEach((panel) => panel.stop()); }
+  stopPanels() {
+    this.panels.forEach((panel) => panel.stop());
+  }
 
-  destroy() { this.stopPanels(); this.slices.stop(); }
+  destroy() {
+    this.stopPanels();
+    this.slices.stop();
+  }
 
   // ----------------------------------------------------------------------------- the shared link
 
   fragment() {
-    const kept = this.keep.map((k, i) => (k ? i + 1 : "")).filter(Boolean).join("-");
+    const kept = this.keep
+      .map((k, i) => (k ? i + 1 : ""))
+      .filter(Boolean)
+      .join("-");
     const z = [...this.z].map((v) => +v.toFixed(3)).join("_");
-    return `explorer=${this.model.description.name}&z=${z}&keep=${kept}&panel=${this.active.title.toLowerCase()}`;
+    const [name, panel] = [this.model.description.name, this.active.title.toLowerCase()];
+    return `explorer=${name}&z=${z}&keep=${kept}&panel=${panel}`;
   }
 
   // Take over the state of a link; whether it was one of ours
   restore(fragment) {
     const given = new URLSearchParams(fragment.replace(/^#/, ""));
-    const index = given.has("explorer") ? this.models.findIndex((m) => m.open().description.name === given.get("explorer")) : -1;
+    const index = given.has("explorer")
+      ? this.models.findIndex((m) => m.open().description.name === given.get("explorer"))
+      : -1;
     const z = (given.get("z") ?? "").split("_").map(Number);
-    if (index < 0 || z.length !== this.models[index].size || !z.every(Number.isFinite)) return false;
+    if (index < 0 || z.length !== this.models[index].size || !z.every(Number.isFinite))
+      return false;
     this.choose(index, false);
     const kept = (given.get("keep") ?? "").split("-");
     this.keep = this.model.dims.map((_, i) => kept.includes(String(i + 1)));
@@ -180,9 +210,14 @@ export class Explorer {
   }
 
   copyLink() {
-    navigator.clipboard?.writeText(this.link.href).then(() => {
-      this.link.textContent = "Link copied";
-      setTimeout(() => { this.link.textContent = "Link to this state"; }, 1500);
-    }, () => {}); // where the clipboard is closed, the address bar holds the link
+    navigator.clipboard?.writeText(this.link.href).then(
+      () => {
+        this.link.textContent = "Link copied";
+        setTimeout(() => {
+          this.link.textContent = "Link to this state";
+        }, 1500);
+      },
+      () => {},
+    ); // where the clipboard is closed, the address bar holds the link
   }
 }

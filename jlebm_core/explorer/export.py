@@ -83,7 +83,7 @@ class Program:
         names = {k: f"{self.prefix}{len(self.ops)}.{k}" for k in ("weight", "bias")}
         self.tensors[names["weight"]] = weight.detach().float()
         self.tensors[names["bias"]] = (
-            torch.zeros(outputs) if bias is None else bias.detach().float()
+            weight.new_zeros(outputs).float() if bias is None else bias.detach().float()
         )
         return self.add(op, value, **names, **options)
 
@@ -218,7 +218,7 @@ def describe(
     origin = (system.config.system, system.config.data) if system else ("prior",)
     about, tensors = prior_description(prior)
     draws = prior.sample(500, rng=torch.Generator(prior._here.device).manual_seed(0))
-    reach = draws.abs().quantile(0.999).item()
+    reach, likeliest = draws.abs().quantile(0.999).item(), draws[prior.log_prob(draws).argmax()]
     description = {
         "format": "jlebm-explorer-1",
         "title": title or " on ".join(origin),
@@ -226,7 +226,7 @@ def describe(
         "dims": list(prior.dims),
         "notes": list(notes),
         "reach": max(3.0, round(2 * reach) / 2),  # of the sliders
-        "start": [round(v, 3) for v in draws[0].tolist()],
+        "start": [round(v, 3) for v in likeliest.tolist()],
         "prior": about,
         "generator": None,
         "encoder": None,

@@ -7,8 +7,10 @@ const QUIET = 200; // milliseconds between two messages to the sliders while a c
 
 function render({ model, el }) {
   const bytes = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-  const shape = model.get("example_shape"), data = bytes(model.get("examples"));
-  let telling = false, timer = 0;
+  const shape = model.get("example_shape"),
+    data = bytes(model.get("examples"));
+  let telling = false,
+    timer = 0;
 
   const onSlider = (v) => Math.max(-model.get("reach"), Math.min(model.get("reach"), v));
   const isEcho = (v, z) => Math.abs(v - onSlider(z)) <= (model.get("step") / 2) * 1.001;
@@ -22,18 +24,24 @@ function render({ model, el }) {
     keep.forEach((k, i) => model.set(`keep${i + 1}`, k));
     chosen.dims.forEach((_, i) => model.set(`head${i + 1}`, chosen.head(i)));
     const form = chosen.dims.join("-");
-    model.get("forms").forEach((name, k) => model.set(`display${k}`, name === form ? "flex" : "none"));
+    model
+      .get("forms")
+      .forEach((name, k) => model.set(`display${k}`, name === form ? "flex" : "none"));
     model.set("chosen", explorer.index);
     model.save_changes();
     telling = false;
     nameSliders();
   }
 
-  function nameSliders() { // for screen readers: noUiSlider's handles have no names of their own
-    const { model: chosen } = explorer, layers = [...(el.closest(".jx-explorer")?.querySelectorAll(".jx-layer") ?? [])];
+  function nameSliders() {
+    // for screen readers: noUiSlider's handles have no names of their own
+    const { model: chosen } = explorer,
+      layers = [...(el.closest(".jx-explorer")?.querySelectorAll(".jx-layer") ?? [])];
     for (const [k, layer] of layers.filter((l) => l.offsetParent).entries()) {
       const start = chosen.start[chosen.dims.length - 1 - k];
-      layer.querySelectorAll(".noUi-handle").forEach((handle, j) => handle.setAttribute("aria-label", chosen.coordinate(start + j)));
+      layer
+        .querySelectorAll(".noUi-handle")
+        .forEach((handle, j) => handle.setAttribute("aria-label", chosen.coordinate(start + j)));
     }
   }
 
@@ -41,22 +49,31 @@ function render({ model, el }) {
     exports: model.get("exports").map(bytes),
     titles: model.get("titles"),
     examples: shape.length ? { data, shape } : null,
-    announce: () => { timer ||= setTimeout(tell, QUIET); },
+    announce: () => {
+      timer ||= setTimeout(tell, QUIET);
+    },
   });
   el.explorer = explorer;
   el.classList.add("jx-root");
-  el.parentElement?.addEventListener("keydown", (event) => event.stopPropagation()); // JupyterLab would eat arrow keys
-  el.dataset.lmSuppressShortcuts = "true";
+  el.dataset.lmSuppressShortcuts = "true"; // JupyterLab would eat the arrow keys
+  el.addEventListener("keydown", (event) => event.stopPropagation());
 
-  const listen = (name, act) => model.on(`change:${name}`, () => { if (!telling) act(model.get(name)); });
+  const listen = (name, act) =>
+    model.on(`change:${name}`, () => {
+      if (!telling) act(model.get(name));
+    });
   explorer.choose(model.get("chosen"), false);
-  const take = (code) => { if (code.length === explorer.z.length) explorer.setCode(code); };
+  const take = (code) => {
+    if (code.length === explorer.z.length) explorer.setCode(code);
+  };
   take(model.get("code"));
   listen("code", take);
-  for (let i = 0; model.get(`z${i}`) !== undefined; i++) listen(`z${i}`, (v) => {
-    if (i < explorer.z.length && !isEcho(v, explorer.z[i])) explorer.setCoordinate(i, v);
-  });
-  for (let i = 1; model.get(`keep${i}`) !== undefined; i++) listen(`keep${i}`, (v) => { explorer.keep[i - 1] = v; });
+  for (let i = 0; model.get(`z${i}`) !== undefined; i++)
+    listen(`z${i}`, (v) => {
+      if (i < explorer.z.length && !isEcho(v, explorer.z[i])) explorer.setCoordinate(i, v);
+    });
+  for (let i = 1; model.get(`keep${i}`) !== undefined; i++)
+    listen(`keep${i}`, (v) => explorer.keepLayer(i - 1, v));
   listen("chosen", (k) => explorer.choose(k));
 
   const restore = () => {
@@ -66,7 +83,12 @@ function render({ model, el }) {
   restore();
   addEventListener("hashchange", restore);
   tell();
-  return () => { removeEventListener("hashchange", restore); clearTimeout(timer); explorer.destroy(); };
+  setTimeout(nameSliders, 1000); // by then they are drawn
+  return () => {
+    removeEventListener("hashchange", restore);
+    clearTimeout(timer);
+    explorer.destroy();
+  };
 }
 
 export default { render };

@@ -20,7 +20,10 @@ from ..systems import System
 from .export import Export, describe
 
 HERE = Path(__file__).parent
-MODULES = ("nets", "chain", "parts", "panels", "explorer", "widget")  # in order of dependence
+MODULES = (  # in order of dependence
+    *("maps", "nets", "chain", "model", "parts", "plots"),
+    *("panels", "chain_panel", "encode_panel", "explorer", "widget"),
+)
 STEP = 0.05  # of a slider
 Part = System | StandardNormal | Export
 
@@ -29,7 +32,7 @@ Part = System | StandardNormal | Export
 def script() -> str:
     """The JavaScript modules as one: imports of each other dropped, all names in one scope."""
     texts = [(HERE / f"{name}.js").read_text("utf-8") for name in MODULES]
-    return re.sub(r"^import .*\n", "", "\n".join(texts), flags=re.MULTILINE)
+    return re.sub(r"^import [^;]*;\n", "", "\n".join(texts), flags=re.MULTILINE)
 
 
 @cache
