@@ -1,14 +1,17 @@
 """The explorer as a reader meets it on the built pages, in headless Chromium: every control."""
 
 import gzip
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import SITE, patience
+from ipywidgets.embed import embed_data
 
 from jlebm_core import systems
+from jlebm_core.explorer import LatentExplorer
 
 pytestmark = pytest.mark.pages
 
@@ -334,6 +337,39 @@ def test_another_model_is_chosen(reader):
     assert "N(0, I)" in r.page.locator(".jx-readout").text_content()
     r.press("z₃, 4", "ArrowRight", 5)
     assert same_picture(r.pixels(), grey(systems.shipped(VLAE), r.state()["z"]))
+
+
+def test_models_with_other_layers_bring_their_own_sliders(browser, tmp_path, joint):
+    glyphs = systems.build(systems.configure("vlae", "glyphs", (3, 32, 32)), seed=0).eval()
+    lebm = systems.shipped("lebm-mnist-s0")
+    state = embed_data([LatentExplorer({"a": joint, "b": glyphs, "c": lebm})], drop_defaults=False)
+    data = [json.dumps(part).replace("</", r"<\/") for part in state.values()]
+    scripts = ("widgets/require.js", "boot-widgets.js", "widgets/embed-amd.js")
+    mime = "application/vnd.jupyter.widget"
+    (tmp_path / "x.html").write_text(
+        "<!doctype html><meta charset=utf-8>"
+        + "".join(f'<script src="{(SITE / "_static" / s).as_uri()}"></script>' for s in scripts)
+        + f'<body><script type="{mime}-state+json">{data[0]}</script>'
+        + f'<script type="{mime}-view+json">{data[1].strip("[]")}</script>'
+    )
+    r = Reader(browser, "file://", f"{tmp_path}/x.html")
+    shown = """() => [...document.querySelectorAll(".jx-layer")].filter((e) => e.checkVisibility())
+      .map((e) => e.querySelectorAll(".noUi-handle").length)"""
+    assert r.page.evaluate(shown) == [6, 2, 2]  # top layer first
+    r.page.get_by_label("Model").select_option("b")
+    r.settle()
+    assert r.page.evaluate(shown) == [10, 2, 2, 2] and len(r.state()["z"]) == 16
+    r.press("z₄, 10", "ArrowRight", 9)
+    assert r.state()["focus"] == 15
+    truth = (glyphs.decode(torch.tensor([r.state()["z"]]))[0, 0] + 1) * 127.5
+    assert same_picture(r.pixels(), truth.round().flatten().numpy())
+    r.page.get_by_label("Model").select_option("c")
+    r.settle()
+    assert r.page.evaluate(shown) == [10]
+    r.tab("Encode")  # LEBM has no encoder
+    assert r.page.get_by_text("without an inference network").is_visible()
+    assert r.complaints == []
+    r.context.close()
 
 
 def test_the_link_restores_the_state(reader, joint):

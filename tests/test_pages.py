@@ -26,6 +26,7 @@ WIDGETS = """() => [...document.querySelectorAll(
   .map(s => s.parentElement.querySelector('.jupyter-widgets'))
   .map(w => w ? w.getBoundingClientRect().width : 0)"""
 SLIDERS = """() => [...document.querySelectorAll('.jupyter-widgets .noUi-target')]
+  .filter(s => s.checkVisibility()) // an explorer hides those of models that are not chosen
   .map(s => s.getBoundingClientRect().width)"""
 
 pytestmark = pytest.mark.pages
