@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import SITE, patience
 from ipywidgets.embed import embed_data
+from test_explorer_engine import Random
 
 from jlebm_core import systems
 from jlebm_core.explorer import LatentExplorer
@@ -251,6 +252,28 @@ def test_langevin_step_by_step_and_running(reader, joint):
     np.testing.assert_allclose(top, np.clip(state["z"][4:], -5.5, 5.5), atol=0.051)
 
 
+def test_a_running_chain_is_not_disturbed_by_the_sliders_that_follow_it(reader, joint):
+    r = reader()
+    r.tab("Langevin")
+    z = torch.tensor([r.state()["z"]])
+    seed = """() => { const e = document.querySelector(".jx-root").explorer;
+      e.random = new e.random.constructor(5); }"""
+    r.page.evaluate(seed)
+    r.button("Run").click()
+    r.page.wait_for_timeout(1500)
+    r.button("Pause").click()
+    r.settle()
+    steps = int(r.page.locator(".jx-panel [role=status]").first.text_content().split()[1])
+    assert steps >= 5
+    random = Random(5)
+    for _ in range(steps):
+        z.requires_grad_()
+        (grad,) = torch.autograd.grad(joint.prior.log_prob(z).sum(), z)
+        eps = torch.tensor([[random.normal() for _ in range(10)]])
+        z = (z + 0.08 * grad + 0.4 * eps).detach()
+    np.testing.assert_allclose(r.state()["z"], z[0], atol=1e-3)
+
+
 def test_temperature_and_step_size_are_those_of_the_chain(reader, joint):
     r = reader()
     r.tab("Langevin")
@@ -433,6 +456,11 @@ def test_touch_on_a_telephone(reader, name):
     r.settle()
     assert r.state()["z"] != before
     assert r.page.evaluate(SMALLEST) >= 32
+    if len(r.state()["dims"]) > 1:  # the picture stays in sight while the panels are used
+        r.page.locator(".jx-panel").evaluate("(e) => e.scrollIntoView({block: 'end'})")
+        top = r.page.locator(".jx-picture").bounding_box()["y"]
+        header = r.page.locator(".bd-header-article").bounding_box()
+        assert header["y"] + header["height"] <= top < 200
 
 
 def test_nothing_jumps(reader):

@@ -12,15 +12,20 @@ function render({ model, el }) {
   let telling = false,
     timer = 0;
 
-  const onSlider = (v) => Math.max(-model.get("reach"), Math.min(model.get("reach"), v));
-  const isEcho = (v, z) => Math.abs(v - onSlider(z)) <= (model.get("step") / 2) * 1.001;
+  // A slider answers what it is told with its own rounding of it: that is no move of the reader.
+  const told = [];
+  const isEcho = (i, v) => Math.abs(v - told[i]) <= (model.get("step") / 2) * 1.001;
 
   function tell() {
     timer = 0;
     telling = true;
     const { model: chosen, z, keep } = explorer;
+    const reach = model.get("reach");
     model.set("code", [...z]);
-    z.forEach((v, i) => model.set(`z${i}`, onSlider(v)));
+    z.forEach((v, i) => {
+      told[i] = Math.max(-reach, Math.min(reach, v));
+      model.set(`z${i}`, told[i]);
+    });
     keep.forEach((k, i) => model.set(`keep${i + 1}`, k));
     chosen.dims.forEach((_, i) => model.set(`head${i + 1}`, chosen.head(i)));
     const form = chosen.dims.join("-");
@@ -62,7 +67,7 @@ function render({ model, el }) {
     model.on(`change:${name}`, () => {
       if (!telling) act(model.get(name));
     });
-  explorer.choose(model.get("chosen"), false);
+  if (model.get("chosen")) explorer.choose(model.get("chosen"), false);
   const take = (code) => {
     if (code.length === explorer.z.length) explorer.setCode(code);
   };
@@ -70,7 +75,9 @@ function render({ model, el }) {
   listen("code", take);
   for (let i = 0; model.get(`z${i}`) !== undefined; i++)
     listen(`z${i}`, (v) => {
-      if (i < explorer.z.length && !isEcho(v, explorer.z[i])) explorer.setCoordinate(i, v);
+      if (i >= explorer.z.length || isEcho(i, v)) return;
+      told[i] = v;
+      explorer.setCoordinate(i, v);
     });
   for (let i = 1; model.get(`keep${i}`) !== undefined; i++)
     listen(`keep${i}`, (v) => explorer.keepLayer(i - 1, v));
