@@ -457,7 +457,9 @@ def test_touch_on_a_telephone(reader, name):
     assert r.state()["z"] != before
     assert r.page.evaluate(SMALLEST) >= 32
     if len(r.state()["dims"]) > 1:  # the picture stays in sight while the panels are used
-        r.page.locator(".jx-panel").evaluate("(e) => e.scrollIntoView({block: 'end'})")
+        r.page.locator(".jx-panel").evaluate(
+            "(e) => e.scrollIntoView({block: 'end', behavior: 'instant'})"
+        )
         top = r.page.locator(".jx-picture").bounding_box()["y"]
         header = r.page.locator(".bd-header-article").bounding_box()
         assert header["y"] + header["height"] <= top < 200
