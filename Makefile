@@ -60,7 +60,7 @@ bench: $(READY) ## chains and training steps beside their peers, about 20 minute
 
 pages: ## the built pages: links, alternative texts, and each page in headless Chromium
 	$(BIN)/python book/tools/check_pages.py
-	$(BIN)/python -m pytest -q -rfs -n $(JOBS) -m pages tests/test_pages.py
+	$(BIN)/python -m pytest -q -rfs -n $(JOBS) -m "pages and not slow"
 
 $(READY): requirements.txt pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is \

@@ -1,4 +1,4 @@
-"""``jlebm``: train, sample, evaluate and publish from the command line.
+"""``jlebm``: train, sample, evaluate, export and publish from the command line.
 
 Exit codes: 0 done, 1 training diverged, 2 wrong use (one sentence on standard error).
 """
@@ -13,6 +13,7 @@ import torch
 from . import data, monitor, runs, systems, table, train
 from .configs import BUDGETS, PRESETS, Config
 from .errors import UsageError
+from .explorer import export
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,6 +87,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     device_option(p)
     p.set_defaults(run=run_table)
+
+    p = commands.add_parser("export", help="write a trained system for the latent explorer")
+    p.add_argument("model", type=Path, help="a run's folder, a checkpoint, or a shipped name")
+    p.add_argument("--out", type=Path, required=True, help="a .safetensors file, 2 MB at most")
+    p.add_argument("--title", help="what the explorer's chooser shows")
+    p.add_argument("--no-encoder", action="store_true", help="leave the inference network out")
+    p.set_defaults(run=run_export)
 
     p = commands.add_parser("publish", help="copy an evaluated run into data/, to be committed")
     p.add_argument("folder", type=Path, help="a run's folder")
@@ -212,6 +220,14 @@ def run_table(args: argparse.Namespace) -> None:
     print(table.text(name, table.lines(name, args.budget, found=found)))
     if failed:
         raise monitor.Diverged(" ".join(failed))
+
+
+def run_export(args: argparse.Namespace) -> None:
+    system = systems.load(runs.model_stem(args.model))
+    encoder = not args.no_encoder and system.inference.amortised
+    done = export(system, args.out, title=args.title, encoder=encoder)
+    parts = " and ".join(p for p in ("generator", "encoder") if done.description[p])
+    print(f"{parts} of {done.description['title']}, {args.out.stat().st_size:,} bytes: {args.out}")
 
 
 def run_publish(args: argparse.Namespace) -> None:

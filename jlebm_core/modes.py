@@ -15,6 +15,7 @@ from . import checkpoints, data, paths, results, systems, train
 from .data import ImageSet
 from .errors import UsageError
 from .evaluate.report import encode_all
+from .explorer import Export, describe
 from .systems import System
 
 MODES = ("smoke", "load", "train")
@@ -96,6 +97,16 @@ def test_codes(trained: Trained) -> tuple[Tensor, Tensor] | None:
         return tensors["z"].float(), tensors["labels"].long()
     test = data.load(config.data, "test", limit=SMOKE_IMAGES if mode() == "smoke" else None)
     return encode_all(trained.system, test.images), test.labels
+
+
+def explorable(trained: Trained, title: str) -> Export:
+    """``trained`` for the latent explorer, with what its results say of each layer."""
+    notes = []
+    for layer in range(1, len(trained.system.config.dims) + 1):
+        rate = results.metric(trained.results, "label_change_rate", layer=layer, reading="marginal")
+        known = rate is not None and len(trained.system.config.dims) > 1
+        notes.append(f"new draws change the digit in {rate:.0%}" if known else "")
+    return describe(trained.system, title=title, notes=notes)
 
 
 def aggregated_posterior(trained: Trained, n: int, *, rng: torch.Generator | None = None) -> Tensor:

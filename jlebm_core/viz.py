@@ -138,40 +138,6 @@ def traversal_figure(system: System, z: Tensor, values: Tensor) -> "Figure":
     return fig
 
 
-def latent_sliders(system: System, z: Tensor, *, limit: float = 3.0):
-    """ipywidgets sliders, one for each coordinate of z (D,) grouped by layer, and the image.
-
-    They need a running kernel: on a page without one they show the first image only. The picture
-    is an Image widget: an Output widget would make whoever runs the notebook wait for its replies.
-    """
-    import ipywidgets as widgets
-
-    sliders, boxes = [], []
-    for layer, part in enumerate(z.split(system.config.dims), 1):
-        group = [
-            widgets.FloatSlider(
-                value=value,
-                min=-limit,
-                max=limit,
-                step=0.05,
-                description=f"layer {layer}, {j}",
-                continuous_update=False,
-            )
-            for j, value in enumerate(part.tolist(), 1)
-        ]
-        sliders += group
-        boxes.append(widgets.VBox(group))
-
-    def picture() -> bytes:
-        codes = torch.tensor([[s.value for s in sliders]], device=z.device)
-        return png(system.decode(codes), columns=1, scale=6)
-
-    image = widgets.Image(value=picture(), format="png")
-    for slider in sliders:
-        slider.observe(lambda change: image.set_trait("value", picture()), "value")
-    return widgets.HBox([widgets.VBox(boxes), image])
-
-
 def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> "object":
     """A table for the page, from a header and rows of cells."""
     from html import escape

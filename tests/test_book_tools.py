@@ -13,6 +13,7 @@ sys.path.insert(0, str(TOOLS))
 import check_notebooks  # noqa: E402
 import check_pages  # noqa: E402
 import make_site  # noqa: E402
+import widget_fallback  # noqa: E402
 
 TEXT = "# Title\n\n## What you will learn\n\nA $z$, `{x}` and [a page](01_b.ipynb).\n"
 END = "## What can go wrong\n\n## Summary\n\n## Exercises\n"
@@ -39,6 +40,16 @@ def written(book, folder: Path, name: str = "01_chapter.ipynb") -> Path:
 
 def test_a_sound_notebook_passes(tmp_path):
     assert check_notebooks.problems(written(notebook(), tmp_path)) == []
+
+
+def test_the_introduction_needs_no_sections_of_a_chapter(tmp_path):
+    book = notebook()
+    book.cells.pop()
+    for cell in book.cells:
+        cell["id"] = cell["id"].replace("01-", "intro-")
+    assert check_notebooks.problems(written(book, tmp_path, "intro.ipynb")) == []
+    found = check_notebooks.problems(written(book, tmp_path))  # under a chapter's name
+    assert len(found) == len(book.cells) + len(check_notebooks.SECTIONS) - 1
 
 
 DEFECTS = {
@@ -172,3 +183,12 @@ def test_smoke_mode_has_neither_data_nor_network(monkeypatch):
     env = make_site.environment("smoke")
     assert "JLEBM_DATA" not in env and env["https_proxy"].startswith("http://127.0.0.1")
     assert make_site.environment("load")["JLEBM_DATA"] == "somewhere"
+
+
+def test_each_widget_gets_a_sentence_for_readers_without_javascript():
+    context = {"body": f"<p>x</p>{widget_fallback.VIEW}a</script>{widget_fallback.VIEW}b</script>"}
+    widget_fallback.add_sentences(None, "", "", context, None)
+    assert context["body"].count(widget_fallback.SENTENCE + widget_fallback.VIEW) == 2
+    empty = {}
+    widget_fallback.add_sentences(None, "", "", empty, None)
+    assert empty == {"body": ""}

@@ -3,22 +3,11 @@
 Each page is loaded from disk and over HTTP, at the width of a desk and of a telephone.
 """
 
-import functools
-import http.server
-import os
-import shutil
-import threading
-from pathlib import Path
-
 import pytest
+from conftest import SITE
 
-SITE = Path(__file__).resolve().parents[1] / "_build" / "html"
 GENERATED = {"index.html", "genindex.html", "py-modindex.html"}  # index.html leads to intro.html
 PAGES = sorted(p.name for p in SITE.glob("*.html") if p.name not in GENERATED)
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
 WIDTHS = {"desk": 1280, "telephone": 390}
 SETTLED = """async () => {
   await document.fonts.ready;
@@ -37,41 +26,10 @@ WIDGETS = """() => [...document.querySelectorAll(
   .map(s => s.parentElement.querySelector('.jupyter-widgets'))
   .map(w => w ? w.getBoundingClientRect().width : 0)"""
 SLIDERS = """() => [...document.querySelectorAll('.jupyter-widgets .noUi-target')]
+  .filter(s => s.checkVisibility()) // an explorer hides those of models that are not chosen
   .map(s => s.getBoundingClientRect().width)"""
 
 pytestmark = pytest.mark.pages
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium of this machine; without one, CI fails and everybody else skips."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    program = next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        say = pytest.fail if os.environ.get("CI") else pytest.skip
-        say(f"the pages were not looked at: no Chromium here (tried {', '.join(names)})")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
-def addresses():
-    """Where the site lies, by way of access: on disk and on a loopback server."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    handler = functools.partial(Quiet, directory=SITE)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield {"file": SITE.as_uri(), "http": f"http://127.0.0.1:{server.server_port}"}
-    server.shutdown()
-    server.server_close()
 
 
 def test_there_is_a_site_and_its_front_page_is_the_introduction():

@@ -65,19 +65,6 @@ def test_figures_are_made_and_closed(system):
     assert not plt.get_fignums()
 
 
-def test_sliders_move_the_picture(system):
-    z = torch.zeros(system.prior.dim)
-    box = viz.latent_sliders(system, z)
-    columns, picture = box.children
-    sliders = [s for column in columns.children for s in column.children]
-    assert [s.description for s in sliders][:3] == ["layer 1, 1", "layer 1, 2", "layer 2, 1"]
-    assert len(sliders) == system.prior.dim and all(s.value == 0 for s in sliders)
-    assert picture.value == viz.png(system.decode(z[None]), 1, scale=6)
-    sliders[3].value = 1.5
-    z[3] = 1.5
-    assert picture.value == viz.png(system.decode(z[None]), 1, scale=6)
-
-
 def test_png_is_the_mosaic_enlarged():
     images = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
     picture = Image.open(io.BytesIO(viz.png(images, 2, scale=3)))

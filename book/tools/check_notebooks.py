@@ -21,7 +21,7 @@ if importlib.util.find_spec("jlebm_core") is None:
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 SECTIONS = ("What you will learn", "What can go wrong", "Summary", "Exercises")
 CELL_METADATA = {"tags", "mystnb"}
-TAGS = {"remove-cell", "hide-input", "hide-output", "hide-cell", "remove-output"}
+TAGS = {"remove-cell", "hide-input", "hide-output", "hide-cell", "remove-input", "remove-output"}
 ABSOLUTE_PATH = re.compile(r"(?<![\w:/.<])/(home|root|work|tmp|mnt|content|Users)/|\b[A-Z]:\\Users")
 MYST_ONLY = re.compile(r"^\s*(?:```|:::+)\{|(?<!`)\{[a-z:]+\}`", re.MULTILINE)
 NO_ALT_TEXT = re.compile(r"!\[\s*\]\(")
@@ -35,18 +35,23 @@ def problems(path: Path) -> list[str]:
         nbformat.validate(copy.deepcopy(book))  # it would mend repeated ids in place
     except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
         return [f"{path.name}: not a valid notebook: {str(error).splitlines()[0]}"]
-    found = [*_whole(path, book), *_headings(book)]
+    found = [*_whole(path, book), *_headings(book, () if path.stem == "intro" else SECTIONS)]
     for number, cell in enumerate(book.cells, start=1):
         check = _code if cell.cell_type == "code" else _text
-        for problem in (*_any_cell(cell, path.stem[:2]), *check(cell)):
+        for problem in (*_any_cell(cell, prefix(path)), *check(cell)):
             found.append(f"cell {number}: {problem}")
     return [f"{path.name}: {problem}" for problem in found]
 
 
+def prefix(path: Path) -> str:
+    """What the ids of a notebook's cells start with: 01 of 01_slug.ipynb, intro of intro.ipynb."""
+    return path.stem.split("_")[0]
+
+
 def _whole(path: Path, book) -> list[str]:
     found = []
-    if not re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem):
-        found.append("the file name is not NN_slug.ipynb")
+    if not re.fullmatch(r"\d\d_[a-z0-9_]+|intro", path.stem):
+        found.append("the file name is neither NN_slug.ipynb nor intro.ipynb")
     if (book.nbformat, book.nbformat_minor) != (4, 5):
         found.append("the format is not 4.5")
     if book.metadata != {"kernelspec": KERNEL}:
@@ -62,7 +67,7 @@ def _whole(path: Path, book) -> list[str]:
     return found
 
 
-def _headings(book) -> list[str]:
+def _headings(book, sections: tuple[str, ...]) -> list[str]:
     texts = [_without_code(cell.source) for cell in book.cells if cell.cell_type == "markdown"]
     headings = [(len(m[1]), m[2]) for text in texts for m in HEADING.finditer(text)]
     levels = [level for level, _ in headings]
@@ -72,7 +77,7 @@ def _headings(book) -> list[str]:
     for (before, _), (level, name) in zip(headings, headings[1:], strict=False):
         if level > before + 1:
             found.append(f"heading {name!r} skips a level")
-    missing = [name for name in SECTIONS if (2, name) not in headings]
+    missing = [name for name in sections if (2, name) not in headings]
     return found + [f"there is no section '## {name}'" for name in missing]
 
 
@@ -119,8 +124,8 @@ def fix(path: Path) -> None:
     for number, cell in enumerate(book.cells, start=1):
         kept = {k: v for k, v in cell.metadata.items() if k in CELL_METADATA}
         cell.metadata = nbformat.from_dict(kept)
-        if not cell.get("id", "").startswith(path.stem[:2] + "-"):
-            cell["id"] = f"{path.stem[:2]}-cell-{number}"
+        if not cell.get("id", "").startswith(prefix(path) + "-"):
+            cell["id"] = f"{prefix(path)}-cell-{number}"
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     nbformat.write(book, path)

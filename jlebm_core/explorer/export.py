@@ -1,0 +1,265 @@
+r"""A trained system as data that a page can run: tensors and a list of operations.
+
+An export is one safetensors file. Its metadata hold a ``description``: for each network a program,
+a list of operations on named values that starts at ``input``; ``nets.js`` interprets it. Batch
+normalisation is folded into the affine map before it, spectral norm and scale into f's layers.
+Matrices and kernels are float16 and vectors float32. The encoder only proposes codes that the
+reader goes on changing: its matrices take 8 bits, with a scale for each output.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as dump_tensors
+from torch import Tensor, nn
+
+from .. import checkpoints
+from ..errors import UsageError
+from ..generators import LadderGenerator
+from ..inference import LadderEncoder
+from ..nets import NegativeEnergy, Shape
+from ..priors import StandardNormal
+from ..systems import System
+
+MOST_BYTES = 2_000_000  # what a page may carry for one model
+
+# modules without parameters -> the operation
+ACTIVATIONS = {
+    nn.LeakyReLU: lambda m: {"name": "lrelu", "slope": m.negative_slope},
+    nn.ReLU: lambda m: {"name": "lrelu", "slope": 0.0},
+    nn.GELU: lambda m: {"name": "gelu"},
+    nn.SiLU: lambda m: {"name": "silu"},
+    nn.Tanh: lambda m: {"name": "tanh"},
+    nn.Identity: lambda m: {"name": "none"},
+}
+
+
+@dataclass(frozen=True)
+class Export:
+    """A description (JSON types) and the tensors that it names."""
+
+    description: dict
+    tensors: dict[str, Tensor]
+
+    def to_bytes(self) -> bytes:
+        """The safetensors file. Raises UsageError if it is too large for a page."""
+        blob = self._bytes()
+        if len(blob) > MOST_BYTES:
+            raise UsageError(
+                f"{self.description['title']} takes {len(blob) / 1e6:.1f} MB, but a page carries "
+                f"at most {MOST_BYTES / 1e6:g} MB a model: leave the encoder out."
+            )
+        return blob
+
+    def fits(self) -> bool:
+        """Whether the file is small enough for a page."""
+        return len(self._bytes()) <= MOST_BYTES
+
+    def _bytes(self) -> bytes:
+        tensors = {k: t.detach().cpu().contiguous() for k, t in self.tensors.items()}
+        return dump_tensors(tensors, {"description": json.dumps(self.description)})
+
+
+class Program:
+    """Collects the operations of one network and their tensors, under names with ``prefix``."""
+
+    def __init__(self, prefix: str, shape: Shape):
+        self.prefix, self.shape, self.ops, self.tensors = prefix, shape, [], {}
+
+    def add(self, op: str, *values: str, **options) -> str:
+        """Append one operation on named values; returns the name of its result."""
+        out = f"{self.prefix}{len(self.ops)}"
+        self.ops.append({"op": op, "in": list(values), "out": out, **options})
+        return out
+
+    def affine(self, op: str, value: str, weight: Tensor, bias: Tensor | None, **options) -> str:
+        """Append an affine map: outputs along axis 0, of transposed convolutions along axis 1."""
+        outputs = weight.shape[1 if op == "convT" else 0]
+        names = {k: f"{self.prefix}{len(self.ops)}.{k}" for k in ("weight", "bias")}
+        self.tensors[names["weight"]] = weight.detach().float()
+        self.tensors[names["bias"]] = (
+            weight.new_zeros(outputs).float() if bias is None else bias.detach().float()
+        )
+        return self.add(op, value, **names, **options)
+
+    def fold(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
+        """Batch normalisation with its running statistics, into the affine map before it."""
+        op = next((op for op in reversed(self.ops) if op["op"] != "reshape"), {"op": "start"})
+        if op["op"] not in ("linear", "conv", "convT"):
+            raise UsageError("the explorer folds batch normalisation only into an affine map.")
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - scale * norm.running_mean
+        weight, bias = self.tensors[op["weight"]], self.tensors[op["bias"]]
+        each = len(bias) // len(scale)  # a reshaped linear map has several outputs a channel
+        scale, shift = scale.detach().repeat_interleave(each), shift.detach()
+        axis = [1, -1] if op["op"] == "convT" else [-1, 1]
+        self.tensors[op["weight"]] = weight * scale.view(*axis, *[1] * (weight.dim() - 2))
+        self.tensors[op["bias"]] = bias * scale + shift.repeat_interleave(each)
+
+    def run(self, module: nn.Module, value: str) -> str:
+        """Append what ``module`` does to ``value``. Raises UsageError for an unknown layer."""
+        match module:
+            case nn.Sequential():
+                for part in module:
+                    value = self.run(part, value)
+                return value
+            case nn.Linear():
+                return self.affine("linear", value, module.weight, module.bias)
+            case nn.Conv2d() | nn.ConvTranspose2d() if _plain(module):
+                op = "convT" if module.transposed else "conv"
+                where = {"stride": module.stride[0], "padding": module.padding[0]}
+                return self.affine(op, value, module.weight, module.bias, **where)
+            case nn.BatchNorm1d() | nn.BatchNorm2d():
+                self.fold(module)
+                return value
+            case nn.Flatten():
+                return self.add("reshape", value, shape=None)
+            case nn.Unflatten():
+                return self.add("reshape", value, shape=list(module.unflattened_size))
+        if type(module) in ACTIVATIONS:
+            return self.add("act", value, **ACTIVATIONS[type(module)](module))
+        raise UsageError(f"the explorer does not know the layer {module}.")
+
+    def to_json(self) -> dict:
+        """The program as JSON types."""
+        return {"shape": list(self.shape), "ops": self.ops}
+
+
+def _plain(conv: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    """Whether a convolution is square, undilated, ungrouped and padded by zeros."""
+    square = all(len(set(pair)) == 1 for pair in (conv.stride, conv.padding))
+    bare = conv.groups == 1 and conv.dilation == (1, 1) and not any(conv.output_padding)
+    return square and bare and conv.padding_mode == "zeros"
+
+
+def generator_program(generator: nn.Module) -> Program:
+    """z -> h_1(z), the mean image."""
+    if type(generator) is not LadderGenerator:
+        raise UsageError(f"the explorer does not know the generator {type(generator).__name__}.")
+    dims = generator.dims
+    program = Program("g", (sum(dims),))
+    ends = list(accumulate(dims))
+    codes = [
+        program.add("slice", "input", start=end - d, end=end)
+        for end, d in zip(ends, dims, strict=True)
+    ]
+    h = program.run(generator.blocks[-1], codes[-1])
+    for i in reversed(range(len(dims) - 1)):
+        code = program.run(generator.projections[i], codes[i])
+        h = program.run(generator.blocks[i], program.add(generator.join, code, h))
+    return program
+
+
+def encoder_program(encoder: nn.Module, image: Shape) -> Program | None:
+    """x -> the mean of q(z | x); None for Langevin inference, which has no network."""
+    if not encoder.amortised:
+        return None
+    if type(encoder) is not LadderEncoder:
+        raise UsageError(f"the explorer does not know the encoder {type(encoder).__name__}.")
+    program, t, means = Program("e", image), "input", []
+    for i, (ladder, (mean, _)) in enumerate(zip(encoder.ladders, encoder.heads, strict=True)):
+        if i:
+            t = program.run(encoder.trunk[i - 1], t)
+        means.append(program.run(mean, program.run(ladder, t)))
+    program.add("concat", *means)
+    return program
+
+
+def prior_description(prior: nn.Module) -> tuple[dict, dict[str, Tensor]]:
+    """f as a list of layers with its activation, K and s, and the tensors."""
+    layers, act, tensors = [], {}, {}
+    f = getattr(prior, "net", None)
+    if f is not None and type(f) is not NegativeEnergy or not isinstance(prior, StandardNormal):
+        raise UsageError(f"the explorer does not know the prior {type(prior).__name__}.")
+    if f is not None and len(f.net):
+        act = ACTIVATIONS[type(f.net[1])](f.net[1]) if len(f.net) > 1 else {"name": "none"}
+        for i, (weight, bias) in enumerate(f.layers()):
+            layers.append([f"f{i}.weight", f"f{i}.bias"])
+            tensors |= zip(layers[-1], (weight.detach(), bias.detach()), strict=True)
+    chain = {"steps": getattr(prior, "steps", 0), "step_size": getattr(prior, "step_size", 0.4)}
+    f = {"layers": layers, "act": act.get("name"), "slope": act.get("slope")}
+    return {**chain, "f": f}, checkpoints.halved(tensors)
+
+
+def quantised(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices and kernels in 8 bits, row by row: int8 ``name`` times float32 ``name.scale``."""
+    found = {}
+    for name, t in tensors.items():
+        if t.dim() < 2:
+            found[name] = t
+            continue
+        scale = t.flatten(1).abs().amax(1).clamp(min=1e-12) / 127
+        found[name + ".scale"] = scale
+        found[name] = (t / scale.view(-1, *[1] * (t.dim() - 1))).round().to(torch.int8)
+    return found
+
+
+@torch.no_grad()
+def describe(
+    part: System | StandardNormal,
+    *,
+    title: str | None = None,
+    notes: Sequence[str] = (),
+    encoder: bool | None = None,
+) -> Export:
+    """The export of a system, or of a prior alone, which has no image.
+
+    ``title`` is what a chooser shows, ``notes`` a few words on each layer, bottom first. The
+    inference network comes along if it fits (None), in any case (True), or not (False). Raises
+    UsageError for a part or a layer that the explorer does not know.
+    """
+    system = part if isinstance(part, System) else None
+    prior = system.prior if system else part
+    origin = (system.config.system, system.config.data) if system else ("prior",)
+    about, tensors = prior_description(prior)
+    draws = prior.sample(500, rng=torch.Generator(prior._here.device).manual_seed(0))
+    reach, likeliest = draws.abs().quantile(0.999).item(), draws[prior.log_prob(draws).argmax()]
+    description = {
+        "format": "jlebm-explorer-1",
+        "title": title or " on ".join(origin),
+        "name": "-".join(origin),
+        "dims": list(prior.dims),
+        "notes": list(notes),
+        "reach": max(3.0, round(2 * reach) / 2),  # of the sliders
+        "start": [round(v, 3) for v in likeliest.tolist()],
+        "prior": about,
+        "generator": None,
+        "encoder": None,
+    }
+    if system:
+        program = generator_program(system.generator)
+        description |= {"image": list(system.config.image), "generator": program.to_json()}
+        tensors |= checkpoints.halved(program.tensors)
+    bare = Export(description, tensors)
+    reverse = None
+    if system and encoder is not False:
+        reverse = encoder_program(system.inference, system.config.image)
+    if reverse is None:
+        return bare
+    extra = quantised(reverse.tensors)
+    whole = Export({**description, "encoder": reverse.to_json()}, {**tensors, **extra})
+    return whole if encoder or whole.fits() else bare
+
+
+def read(file: Path) -> Export:
+    """The export in ``file``. Raises UsageError if there is none."""
+    try:
+        with safe_open(file, "pt") as f:
+            tensors = {name: f.get_tensor(name) for name in f.keys()}
+            return Export(json.loads(f.metadata()["description"]), tensors)
+    except (OSError, SafetensorError, TypeError, KeyError):
+        raise UsageError(f"{file} is no export: `jlebm export` writes them.") from None
+
+
+def export(system: System, file: Path, **options) -> Export:
+    """Write ``describe(system, **options)`` to ``file`` in one step, and return it."""
+    described = describe(system, **options)
+    blob = described.to_bytes()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    checkpoints.write_atomic(file, blob)
+    return described

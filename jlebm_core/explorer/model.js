@@ -1,0 +1,50 @@
+// One exported model: its networks, its prior, the names of its layers.
+import { langevinStep, normalCode } from "./chain.js";
+import { compile, NegativeEnergy, readExport } from "./nets.js";
+
+const SUBSCRIPT = "₀₁₂₃₄₅₆₇₈₉";
+const layerName = (i) => "z" + [...String(i + 1)].map((d) => SUBSCRIPT[d]).join("");
+
+// An export, unpacked: what a panel may ask of it. Networks are built when they are first needed.
+export class Model {
+  constructor(bytes) {
+    this.bytes = bytes;
+  }
+
+  open() {
+    if (this.description) return this;
+    const { description, tensors } = readExport(this.bytes);
+    const { dims, image, generator, encoder, prior } = description;
+    Object.assign(this, { description, dims, image, size: dims.reduce((a, b) => a + b, 0) });
+    this.f = new NegativeEnergy(prior.f, tensors);
+    this.learned = prior.f.layers.length > 0;
+    this.decode = generator && compile(generator, tensors);
+    this.encode = encoder && compile(encoder, tensors);
+    this.layerOf = dims.flatMap((d, i) => Array(d).fill(i));
+    this.start = dims.map((_, i) => dims.slice(0, i).reduce((a, b) => a + b, 0));
+    return this;
+  }
+
+  // "z₃, 2"
+  coordinate(i) {
+    const layer = this.layerOf[i];
+    return `${layerName(layer)}, ${i - this.start[layer] + 1}`;
+  }
+
+  // "z₃ top", with what was measured of the layer
+  head(layer) {
+    const [{ notes }, L] = [this.description, this.dims.length];
+    const place = L === 1 ? "" : layer === L - 1 ? " top" : layer === 0 ? " bottom" : "";
+    return `<b>${layerName(layer)}</b>${place}<span class="jx-note">${notes?.[layer] ?? ""}</span>`;
+  }
+
+  // A draw of the prior: `steps` of its chain from N(0, I), as a generator that can be interrupted
+  *sample(z, random, steps, options) {
+    z.set(normalCode(random, z.length));
+    if (this.learned)
+      for (let k = 0; k < steps; k++) {
+        langevinStep(this.f, z, random, options);
+        if (k % 8 === 7) yield;
+      }
+  }
+}

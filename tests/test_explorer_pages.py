@@ -1,0 +1,527 @@
+"""The explorer as a reader meets it on the built pages, in headless Chromium: every control."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SITE, patience
+from ipywidgets.embed import embed_data
+from test_explorer_engine import Random
+
+from jlebm_core import systems
+from jlebm_core.explorer import LatentExplorer
+
+pytestmark = pytest.mark.pages
+
+JOINT, VLAE = "joint-ebm-mnist-s0", "vlae-mnist-s0"
+PAGES = ["intro.html", "02_latent_ebm.html", "04_joint_prior.html"]
+STATE = """() => {
+  const {z, keep, model, focus, index} = document.querySelector(".jx-root").explorer;
+  return {z: [...z], keep, focus, index, f: model.f.value(z), dims: model.dims};
+}"""
+PIXELS = """(canvas) => {
+  const {width, height} = canvas, context = canvas.getContext("2d");
+  return [...context.getImageData(0, 0, width, height).data].filter((_, i) => i % 4 == 0);
+}"""
+CLOCK = """const clock = setInterval(() => { // when the first picture has been drawn
+  if (!document.querySelector(".jx-root")?.explorer?.link.hash) return;
+  window.firstPicture = performance.now();
+  clearInterval(clock);
+}, 20);"""
+PLANE = """() => {
+  const {reach, cloud, trail} = document.querySelector(".jx-root").explorer.plane;
+  return {reach, cloud: cloud.map((z) => [...z]), trail: trail.length};
+}"""
+NAMELESS = """() => [...document.querySelectorAll(
+    ".jx-explorer :is(button, select, input, a, [role=slider], [role=img])")]
+  .filter((e) => e.checkVisibility())
+  .filter((e) => !(e.ariaLabel || e.labels?.length || e.textContent.trim()))
+  .map((e) => e.outerHTML.slice(0, 120))"""
+SMALLEST = """() => Math.min(...[...document.querySelectorAll(
+    ".jx-explorer button:not(.jx-tile, .jx-cell)")]
+  .filter((e) => e.checkVisibility()).map((e) => e.getBoundingClientRect().height))"""
+CONTRAST = """() => { // of the faintest text with its background, as WCAG defines it
+  const box = document.querySelector(".jx-explorer");
+  const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map((v) => linear(v / 255))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const paper = light(getComputedStyle(box).backgroundColor);
+  const texts = "p, b, label, output, .jx-note, .widget-label, .widget-readout";
+  return Math.min(...[...box.querySelectorAll(texts)]
+    .filter((e) => e.checkVisibility() && e.textContent.trim())
+    .map((e) => light(getComputedStyle(e).color))
+    .map((ink) => (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05)));
+}"""
+SETTLE = """async () => { // two frames without work, and the quarter of a second that sliders take
+  const {slices} = document.querySelector(".jx-root").explorer;
+  do await new Promise(requestAnimationFrame); while (Object.values(slices.jobs).some(Boolean));
+  await new Promise((done) => setTimeout(done, 300));
+}"""
+
+
+class Reader:
+    """A page with an explorer, watched for complaints and requests to strangers."""
+
+    def __init__(self, browser, address, name="intro.html", **context):
+        self.context = browser.new_context(
+            **{"viewport": {"width": 1280, "height": 900}, **context}
+        )
+        self.page = self.context.new_page()
+        self.complaints, self.base = [], address
+        self.page.on("console", self._listen)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", self._follow)
+        self.page.goto(f"{address}/{name}")
+        self.page.wait_for_selector(".jx-picture")
+        self.page.wait_for_selector(".jx-layer .noUi-handle")
+        self.page.locator(".jx-explorer").scroll_into_view_if_needed()
+        self.settle()
+
+    def _listen(self, message):
+        if message.type == "error":
+            self.complaints.append(message.text)
+
+    def _follow(self, request):
+        if not request.url.startswith((self.base, "data:", "blob:")):
+            self.complaints.append(f"request to {request.url}")
+
+    def settle(self):
+        self.page.evaluate(SETTLE)
+
+    def state(self):
+        return self.page.evaluate(STATE)
+
+    def pixels(self, selector=".jx-picture", k=0):
+        return np.array(self.page.locator(selector).nth(k).evaluate(PIXELS))
+
+    def button(self, name):
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def tab(self, name):
+        self.page.get_by_role("tab", name=name).click()
+        self.settle()
+
+    def slider(self, name):
+        return self.page.get_by_role("slider", name=name, exact=True)
+
+    def press(self, name, key, times=1):
+        """Move a slider by the keyboard."""
+        self.slider(name).focus()
+        for _ in range(times):
+            self.page.keyboard.press(key)
+        self.settle()
+
+
+@pytest.fixture
+def reader(browser, addresses):
+    """Opens pages, and says at the end what they complained about."""
+    opened = []
+
+    def opener(name="intro.html", way="file", **context):
+        opened.append(Reader(browser, addresses[way], name, **context))
+        return opened[-1]
+
+    yield opener
+    for r in opened:
+        r.context.close()
+        assert r.complaints == []
+
+
+@pytest.fixture(scope="module")
+def joint():
+    return systems.shipped(JOINT)
+
+
+def grey(system, z):
+    """The picture of a code in PyTorch, as 8-bit numbers."""
+    x = system.decode(torch.tensor([z], dtype=torch.float32))[0]
+    return ((x + 1) * 127.5).round().clamp(0, 255)[0].flatten().numpy()
+
+
+def same_picture(found, truth):
+    return np.abs(found - truth).max() <= 2
+
+
+@pytest.mark.parametrize("way", ["file", "http"])
+def test_sliders_move_the_picture_to_what_pytorch_draws(reader, joint, way):
+    r = reader(way=way)
+    before, first = r.state()["z"], r.pixels()
+    assert same_picture(first, grey(joint, before))
+    for name, i, key, step in (
+        ("z₃, 1", 4, "ArrowRight", 0.05),
+        ("z₂, 2", 3, "ArrowLeft", -0.05),
+        ("z₁, 1", 0, "PageUp", 0.25),
+    ):
+        r.press(name, key, 8)
+        after = r.state()["z"]
+        moved = np.flatnonzero(np.abs(np.subtract(after, before)) > 1e-6)
+        assert moved.tolist() == [i]
+        assert abs(after[i] - before[i] - 8 * step) < 0.026  # it starts from the rounded value
+        assert same_picture(r.pixels(), grey(joint, after))
+        before = after
+    assert np.abs(r.pixels() - first).max() > 50  # and it is another picture
+
+
+def test_a_slider_follows_the_mouse(reader, joint):
+    r = reader()
+    box = r.slider("z₃, 2").bounding_box()
+    r.page.mouse.move(box["x"] + 8, box["y"] + 8)
+    r.page.mouse.down()
+    r.page.mouse.move(box["x"] + 48, box["y"] + 8, steps=4)
+    r.page.mouse.up()
+    r.settle()
+    assert r.state()["focus"] == 5
+    assert same_picture(r.pixels(), grey(joint, r.state()["z"]))
+
+
+def test_kept_layers_stay_while_the_others_are_drawn_anew(reader, joint):
+    r = reader()
+    for check in (0, 1):  # top and middle
+        r.page.locator(".jx-title input[type=checkbox]").nth(check).check()
+    before = r.state()
+    assert before["keep"] == [False, True, True]
+    r.button("New sample").click()
+    r.settle()
+    after = r.state()
+    assert after["z"][2:] == before["z"][2:]
+    assert all(a != b for a, b in zip(after["z"][:2], before["z"][:2], strict=True))
+    assert same_picture(r.pixels(), grey(joint, after["z"]))
+
+
+def test_new_samples_come_from_the_prior(reader, joint):
+    r = reader()
+    f = []
+    for _ in range(30):
+        r.button("New sample").click()
+        r.settle()
+        f.append(r.state()["f"])
+    with torch.no_grad():
+        known = joint.prior.f(joint.prior.sample(2000, rng=torch.Generator().manual_seed(0)))
+    assert abs(np.mean(f) - known.mean()) < 5 * known.std() / 30**0.5
+    r.button("Set to 0").click()
+    r.settle()
+    assert r.state()["z"] == [0] * 10
+
+
+def test_walk_shows_nine_values_of_one_coordinate(reader, joint):
+    r = reader()
+    r.page.get_by_label("Walk along").select_option("z₂, 1")
+    r.settle()
+    z = r.state()["z"]
+    values = np.linspace(-5.5, 5.5, 9)
+    shown = [float(t) for t in r.page.locator(".jx-cell .jx-value").all_text_contents()]
+    np.testing.assert_allclose(shown, values, atol=0.051)
+    for k in (0, 4, 8):
+        truth = grey(joint, [*z[:2], values[k], *z[3:]])
+        assert same_picture(r.pixels(".jx-cell canvas", k), truth)
+    heights = r.page.locator(".jx-fill").evaluate_all("all => all.map((e) => e.offsetHeight)")
+    assert heights == heights[::-1] and heights[4] == 0 and sorted(heights[4:]) == heights[4:]
+    r.page.locator(".jx-cell").nth(7).click()
+    r.settle()
+    assert abs(r.state()["z"][2] - values[7]) < 1e-6 and r.page.locator(".jx-here").count() == 1
+
+
+def test_langevin_step_by_step_and_running(reader, joint):
+    r = reader()
+    r.tab("Langevin")
+    r.button("Restart at N(0, I)").click()
+    r.settle()
+    start = r.state()["z"]
+    for _ in range(3):
+        r.button("Step").click()
+    r.settle()
+    assert r.page.locator(".jx-panel [role=status]").first.text_content() == "step 3"
+    assert r.page.locator(".jx-curve polyline").get_attribute("points").count(",") == 3
+    r.button("Run").click()
+    r.page.wait_for_timeout(700)
+    r.button("Pause").click()
+    r.settle()
+    state = r.state()
+    assert np.linalg.norm(np.subtract(state["z"], start)) > 0.5
+    with torch.no_grad():
+        truth = joint.prior.f(torch.tensor([state["z"]])).item()
+    assert abs(state["f"] - truth) < 1e-4
+    assert r.page.locator(".jx-readout").text_content() == f"f(z) = {state['f']:.2f}"
+    assert same_picture(r.pixels(), grey(joint, state["z"]))
+    assert r.state()["z"] == state["z"]  # it has stopped
+    readouts = r.page.locator(".jx-sliders .widget-readout").all_text_contents()
+    top = [float(t.replace("−", "-")) for t in readouts[:6]]
+    np.testing.assert_allclose(top, np.clip(state["z"][4:], -5.5, 5.5), atol=0.051)
+
+
+def test_a_running_chain_is_not_disturbed_by_the_sliders_that_follow_it(reader, joint):
+    r = reader()
+    r.tab("Langevin")
+    z = torch.tensor([r.state()["z"]])
+    seed = """() => { const e = document.querySelector(".jx-root").explorer;
+      e.random = new e.random.constructor(5); }"""
+    r.page.evaluate(seed)
+    r.button("Run").click()
+    r.page.wait_for_timeout(1500)
+    r.button("Pause").click()
+    r.settle()
+    steps = int(r.page.locator(".jx-panel [role=status]").first.text_content().split()[1])
+    assert steps >= 5
+    random = Random(5)
+    for _ in range(steps):
+        z.requires_grad_()
+        (grad,) = torch.autograd.grad(joint.prior.log_prob(z).sum(), z)
+        eps = torch.tensor([[random.normal() for _ in range(10)]])
+        z = (z + 0.08 * grad + 0.4 * eps).detach()
+    np.testing.assert_allclose(r.state()["z"], z[0], atol=1e-3)
+
+
+def test_temperature_and_step_size_are_those_of_the_chain(reader, joint):
+    r = reader()
+    r.tab("Langevin")
+    r.page.get_by_label("temperature").fill("0")
+    r.page.get_by_label("step size s").fill("0.2")
+    z = torch.tensor([r.state()["z"]])
+    r.button("Step").click()
+    r.settle()
+    z.requires_grad_()
+    (grad,) = torch.autograd.grad(joint.prior.log_prob(z).sum(), z)
+    np.testing.assert_allclose(r.state()["z"], (z + 0.02 * grad)[0].detach(), atol=1e-4)
+
+
+def test_compare_shows_the_same_starts_without_and_with_the_prior(reader, joint):
+    r = reader()
+    r.tab("Compare")
+    codes = r.page.evaluate("""() => document.querySelector(".jx-root").explorer.active.grids
+      .map((g) => g.codes.map((z) => [...z]))""")
+    for side in (0, 1):
+        for k in (0, 17):
+            found = r.pixels(".jx-tile canvas", 18 * side + k)
+            assert same_picture(found, grey(joint, codes[side][k]))
+    f = [joint.prior.f(torch.tensor(c)).mean().item() for c in codes]
+    assert f[1] > f[0]  # the chains climb
+    r.page.get_by_label("after K steps, image 3").click()
+    r.settle()
+    np.testing.assert_allclose(r.state()["z"], codes[1][2], atol=1e-6)
+    r.page.get_by_label("steps K").fill("0")
+    r.settle()
+    assert np.array_equal(r.pixels(".jx-tile canvas", 4), r.pixels(".jx-tile canvas", 22))
+
+
+def test_a_drawing_and_an_example_are_encoded(reader, joint):
+    r = reader()
+    r.tab("Encode")
+    box = r.page.locator(".jx-pad").bounding_box()
+    at = [
+        (box["x"] + a * box["width"], box["y"] + b * box["width"])
+        for a, b in ((0.3, 0.2), (0.7, 0.2), (0.4, 0.8))
+    ]
+    r.page.mouse.move(*at[0])
+    r.page.mouse.down()
+    for point in at[1:]:
+        r.page.mouse.move(*point, steps=6)
+    r.page.mouse.up()
+    r.settle()
+    seen = torch.tensor(r.pixels(".jx-seen"), dtype=torch.float32) / 127.5 - 1
+    code = joint.encode(seen.view(1, 1, 28, 28))[0].numpy()
+    np.testing.assert_allclose(r.state()["z"], code, atol=0.1)
+    ink = seen.view(28, 28) > 0
+    assert 30 < ink.sum() < 200 and not ink[0].any() and not ink[-1].any()
+    drawn = r.state()["z"]
+    if r.page.locator(".jx-examples .jx-tile").count():
+        r.page.get_by_label("Encode example 2").click()
+        r.settle()
+        assert np.linalg.norm(np.subtract(r.state()["z"], drawn)) > 1
+        seen = torch.tensor(r.pixels(".jx-seen"), dtype=torch.float32) / 127.5 - 1
+        code = joint.encode(seen.view(1, 1, 28, 28))[0].numpy()
+        np.testing.assert_allclose(r.state()["z"], code, atol=0.1)
+    assert same_picture(r.pixels(), grey(joint, r.state()["z"]))
+
+
+def test_an_image_file_is_encoded_and_another_file_is_refused(reader, tmp_path):
+    r = reader()
+    r.tab("Encode")
+    before = r.state()["z"]
+    (tmp_path / "x.png").write_bytes(Path(__file__).read_bytes()[:99])
+    r.page.locator(".jx-file input").set_input_files(tmp_path / "x.png")
+    r.page.get_by_text("This file is not an image.").wait_for()
+    assert r.state()["z"] == before
+    from PIL import Image
+
+    Image.new("L", (40, 60), 200).save(tmp_path / "y.png")
+    r.page.locator(".jx-file input").set_input_files(tmp_path / "y.png")
+    r.page.get_by_text("what the encoder sees").wait_for()
+    assert r.state()["z"] != before and set(r.pixels(".jx-seen")) == {200}
+
+
+def test_another_model_is_chosen(reader):
+    r = reader()
+    r.page.get_by_label("Model").select_option(index=1)
+    r.settle()
+    assert r.state()["index"] == 1 and r.state()["f"] == 0
+    assert "N(0, I)" in r.page.locator(".jx-readout").text_content()
+    r.press("z₃, 4", "ArrowRight", 5)
+    assert same_picture(r.pixels(), grey(systems.shipped(VLAE), r.state()["z"]))
+
+
+def test_models_with_other_layers_bring_their_own_sliders(browser, tmp_path, joint):
+    glyphs = systems.build(systems.configure("vlae", "glyphs", (3, 32, 32)), seed=0).eval()
+    lebm = systems.shipped("lebm-mnist-s0")
+    state = embed_data([LatentExplorer({"a": joint, "b": glyphs, "c": lebm})], drop_defaults=False)
+    data = [json.dumps(part).replace("</", r"<\/") for part in state.values()]
+    scripts = ("widgets/require.js", "boot-widgets.js", "widgets/embed-amd.js")
+    mime = "application/vnd.jupyter.widget"
+    (tmp_path / "x.html").write_text(
+        "<!doctype html><meta charset=utf-8>"
+        + "".join(f'<script src="{(SITE / "_static" / s).as_uri()}"></script>' for s in scripts)
+        + f'<body><script type="{mime}-state+json">{data[0]}</script>'
+        + f'<script type="{mime}-view+json">{data[1].strip("[]")}</script>'
+    )
+    r = Reader(browser, "file://", f"{tmp_path}/x.html")
+    shown = """() => [...document.querySelectorAll(".jx-layer")].filter((e) => e.checkVisibility())
+      .map((e) => e.querySelectorAll(".noUi-handle").length)"""
+    assert r.page.evaluate(shown) == [6, 2, 2]  # top layer first
+    r.page.get_by_label("Model").select_option("b")
+    r.settle()
+    assert r.page.evaluate(shown) == [10, 2, 2, 2] and len(r.state()["z"]) == 16
+    r.press("z₄, 10", "ArrowRight", 9)
+    assert r.state()["focus"] == 15
+    truth = (glyphs.decode(torch.tensor([r.state()["z"]]))[0, 0] + 1) * 127.5
+    assert same_picture(r.pixels(), truth.round().flatten().numpy())
+    r.page.get_by_label("Model").select_option("c")
+    r.settle()
+    assert r.page.evaluate(shown) == [10]
+    r.tab("Encode")  # LEBM has no encoder
+    assert r.page.get_by_text("without an inference network").is_visible()
+    assert r.complaints == []
+    r.context.close()
+
+
+def test_the_link_restores_the_state(reader, joint):
+    r = reader()
+    r.button("New sample").click()
+    r.page.locator(".jx-title input[type=checkbox]").nth(1).check()
+    r.tab("Compare")
+    r.press("z₃, 1", "ArrowRight", 3)
+    link = r.page.get_by_role("link", name="Link to this state").get_attribute("href")
+    there = reader("intro.html" + link)
+    a, b = r.state(), there.state()
+    np.testing.assert_allclose(a["z"], b["z"], atol=5.1e-4)
+    assert a["keep"] == b["keep"] == [False, True, False]
+    assert there.page.get_by_role("tab", name="Compare").get_attribute("aria-selected") == "true"
+    assert same_picture(there.pixels(), grey(joint, b["z"]))
+    for wrong in ("#explorer=nothing&z=1", "#explorer=joint-ebm-mnist&z=1_2", "#conventions"):
+        assert reader("intro.html" + wrong).state()["index"] == 0  # not ours: nothing happens
+
+
+def test_the_plane_shows_density_and_chains(reader):
+    r = reader("02_latent_ebm.html")
+    assert r.state()["dims"] == [2] and r.page.get_by_role("tab").count() == 0
+    before, first = r.page.evaluate(PLANE), r.pixels()
+    assert len(before["cloud"]) == 200 and before["trail"] == 0
+    r.page.locator(".jx-picture").click(position={"x": 170, "y": 85})
+    r.settle()
+    width = r.page.locator(".jx-picture").bounding_box()["width"]
+    at = [before["reach"] * (2 * v / width - 1) for v in (170, width - 85)]
+    np.testing.assert_allclose(r.state()["z"], at, atol=0.02)
+    for _ in range(5):
+        r.button("Step").click()
+    r.settle()
+    after = r.page.evaluate(PLANE)
+    assert after["trail"] == 5 and np.all(np.array(after["cloud"]) != np.array(before["cloud"]))
+    assert (r.pixels() != first).any()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_everything_has_a_name_and_answers_the_keyboard(reader, name):
+    r = reader(name)
+    for tab in r.page.get_by_role("tab").all():
+        tab.focus()  # as the arrow keys do
+        r.settle()
+        assert r.page.evaluate(NAMELESS) == []
+    assert r.page.evaluate(NAMELESS) == []
+    if name == "intro.html":
+        r.page.get_by_role("tab", name="Walk").focus()
+        r.page.keyboard.press("ArrowRight")
+        assert r.page.evaluate("() => document.activeElement.textContent") == "Langevin"
+        assert r.page.get_by_role("tab", selected=True).text_content() == "Langevin"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_touch_on_a_telephone(reader, name):
+    r = reader(name, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    wide = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert r.page.evaluate(wide) <= 0
+    before = r.state()["z"]
+    box = r.page.locator(".jx-sliders .noUi-target").first.bounding_box()
+    r.page.touchscreen.tap(box["x"] + 0.9 * box["width"], box["y"] + box["height"] / 2)
+    r.settle()
+    assert r.state()["z"] != before
+    assert r.page.evaluate(SMALLEST) >= 32
+    if len(r.state()["dims"]) > 1:  # the picture stays in sight while the panels are used
+        r.page.locator(".jx-panel").evaluate(
+            "(e) => e.scrollIntoView({block: 'end', behavior: 'instant'})"
+        )
+        top = r.page.locator(".jx-picture").bounding_box()["y"]
+        header = r.page.locator(".bd-header-article").bounding_box()
+        assert header["y"] + header["height"] <= top < 200
+
+
+def test_nothing_jumps(reader):
+    r = reader()
+    box = r.page.locator(".jx-explorer").bounding_box()
+    for tab in ("Langevin", "Compare", "Encode", "Walk"):
+        r.tab(tab)
+        assert r.page.locator(".jx-explorer").bounding_box() == box, tab
+    r.button("New sample").click()
+    r.settle()
+    assert r.page.locator(".jx-explorer").bounding_box() == box
+
+
+def test_less_motion(reader):
+    r = reader(reduced_motion="reduce")
+    r.tab("Langevin")
+    r.button("Run").click()
+    r.settle()
+    assert r.page.locator(".jx-panel [role=status]").first.text_content() == "step 60"
+    state = r.state()
+    r.page.wait_for_timeout(300)
+    assert r.state() == state
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_can_be_read_in_both_themes(reader, theme):
+    r = reader(color_scheme=theme)
+    r.page.evaluate(f"() => {{ document.documentElement.dataset.theme = '{theme}'; }}")
+    r.page.wait_for_timeout(300)
+    assert r.page.evaluate(CONTRAST) >= 4.5  # WCAG 2.2, AA
+
+
+def test_without_javascript_there_is_a_sentence(browser, addresses):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{addresses['file']}/intro.html")
+    last = page.locator("noscript").last
+    assert "needs JavaScript" in last.inner_text() and last.bounding_box()["height"] > 0
+    context.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_weight_and_start(browser, addresses, name):
+    """What a server sends, compressed as servers do, and the time until the first picture."""
+    seconds = []
+    for _ in range(3):
+        context = browser.new_context()
+        page, urls = context.new_page(), set()
+        page.on("response", lambda response, urls=urls: urls.add(response.url))
+        page.add_init_script(CLOCK)
+        page.goto(f"{addresses['http']}/{name}")
+        page.wait_for_function("() => window.firstPicture")
+        seconds.append(page.evaluate("() => window.firstPicture / 1000"))
+        page.wait_for_load_state("networkidle")
+        context.close()
+    paths = {SITE / u.removeprefix(addresses["http"] + "/").split("?")[0] for u in urls}
+    files = [path.read_bytes() for path in paths if path.is_file()]
+    sent = sum(len(gzip.compress(f, 6)) for f in files)
+    print(f"{name}: {len(files)} files, {sum(map(len, files)) / 1e6:.2f} MB, {sent / 1e6:.2f} MB")
+    print(f"compressed; first picture after {seconds} s")
+    assert len(files) > 10 and sent <= 6e6
+    assert min(seconds) <= 2 * patience()
