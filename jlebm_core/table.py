@@ -15,7 +15,7 @@ from . import checkpoints, papers, results, runs, systems, train
 from .configs import Config
 from .data import ImageSet
 from .monitor import Diverged
-from .nets import Shape
+from .nets import Shape, channels_last
 
 # Rows with three seeds by default; the others have one.
 SEEDS = {name: (0, 1, 2) for name in ("vlae", "lebm", "multi-ncp", "joint-ebm")}
@@ -75,7 +75,7 @@ def estimate(config: Config, device: torch.device) -> float:
 
 
 def _step_seconds(config: Config, device: torch.device) -> float:
-    system = train.channels_last(systems.build(config)).to(device)
+    system = channels_last(systems.build(config)).to(device)
     images = torch.randint(256, (config.batch, *config.image), dtype=torch.uint8)
     trainer, seconds = train.Trainer(system.train(), images), []
     for _ in range(2):  # the first one warms up

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from . import checkpoints
@@ -297,8 +297,3 @@ def _nested(tensors: dict[str, Tensor], name: str) -> dict[int, dict[str, Tensor
 
 def _under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-
-
-def channels_last(module: nn.Module) -> nn.Module:
-    """The module with convolution weights in the layout that is quickest on CPU and GPU."""
-    return module.to(memory_format=torch.channels_last)
