@@ -5,6 +5,7 @@ PYTHON ?= python3
 UV ?= uv# used if it is there; `make UV=` installs by pip
 JOBS ?= 2# chapters and tests that run at the same time
 PORT ?= 8000
+BENCH ?=# options of `make bench`, e.g. BENCH='--only prior-chain'
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ PAGES := _build/html
 # One thread for each process: several chapters at once are faster so than one with many threads.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help book serve test test-all lint unit smoke chapters strict-site pages clean
+.PHONY: help book serve test test-all lint unit smoke chapters strict-site pages bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -51,6 +52,11 @@ chapters: $(READY)
 
 strict-site: chapters
 	$(SITE) build --strict
+
+bench: $(READY) ## chains and training steps beside their peers, about 20 minutes; benchmarks/results.json
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
+	$(BIN)/python -m pip install --quiet --no-deps --requirement benchmarks/requirements.txt
+	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/run.py $(BENCH)
 
 pages: ## the built pages: links, alternative texts, and each page in headless Chromium
 	$(BIN)/python book/tools/check_pages.py

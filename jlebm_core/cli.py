@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import checkpoints, data, paths, results, systems, train, viz
+from . import checkpoints, data, monitor, paths, results, systems, train, viz
 from .configs import BUDGETS, PRESETS, Config
 from .errors import UsageError
 from .explorer import export
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"jlebm: {error}", file=sys.stderr)
         return 2
-    except train.Diverged as error:
+    except monitor.Diverged as error:
         print(f"jlebm: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -65,8 +65,9 @@ def parser() -> argparse.ArgumentParser:
     p = commands.add_parser("evaluate", help="measure a trained system and record the figures")
     p.add_argument("model", type=Path, help="a run's folder, or a shipped name")
     p.add_argument("--data", help="default: the data it was trained on")
-    p.add_argument("--samples", type=positive, default=10_000)
-    p.add_argument("--features", help="default: the classifier of the data")
+    p.add_argument("--samples", type=positive, default=10_000, help="default: 10000")
+    p.add_argument("--features", help="NAME-classifier or inception-v3-compat; default: the data's")
+    p.add_argument("--weights", type=Path, help="file of Inception's weights (else downloaded)")
     p.add_argument("--seed", type=int, default=0)
     device_option(p)
     p.set_defaults(run=run_evaluate)
@@ -84,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = commands.add_parser("classifier", help="train the feature classifier of a data set")
     p.add_argument("--data", required=True)
-    p.add_argument("--epochs", type=positive, default=10)
+    p.add_argument("--epochs", type=positive, help="default: those of the recipe of the data")
     p.add_argument("--seed", type=int, default=0)
     p.set_defaults(run=run_classifier)
     return top
@@ -139,7 +140,8 @@ def configuration(args: argparse.Namespace) -> tuple[Config, data.ImageSet]:
         raise UsageError("give a system and --data, or a --preset.")
     systems.row(args.system)  # a wrong name shows before any data are read
     images = data.load(args.data)
-    return systems.configure(args.system, images.name, images.shape, **changes), images
+    how = {"budget": args.budget, **overrides(args.set)}
+    return systems.configure(args.system, images.name, images.shape, **how), images
 
 
 def run_train(args: argparse.Namespace) -> None:
@@ -150,23 +152,24 @@ def run_train(args: argparse.Namespace) -> None:
     if not args.resume and checkpoints.exists(folder / "resume"):
         raise UsageError(f"{folder} already holds a run: give --resume, or another --out.")
     system = train.channels_last(systems.build(config, seed=args.seed)).to(device)
-    trainer = train.Trainer(
-        system, images.images.to(device), seed=args.seed, precision=args.precision
-    )
+    trainer = train.Trainer(system, images.images, seed=args.seed, precision=args.precision)
     if args.resume:
         trainer.restore(folder / "resume")
 
     def on_log(trainer: train.Trainer) -> None:
-        if trainer.step % args.save_every and trainer.step < config.steps:
+        if trainer.step % args.save_every and trainer.step < trainer.total:
             return
         trainer.save(folder / "resume")
-        save_samples(system, folder / f"samples-{trainer.step:06d}.png", 64, seed=args.seed)
+        picture = folder / f"samples-{trainer.step:06d}.png"
+        save_samples(trainer.model(), picture, 64, seed=args.seed)
 
     counts = ", ".join(f"{k} {v:,}" for k, v in system.parameter_counts().items())
-    print(f"{config.system} on {config.data}, {len(images):,} images {config.image}: {counts}")
-    trainer.run(config.steps, on_log=on_log, progress=not args.quiet)
+    title = data.title(config.data)
+    print(f"{config.system} on {title}, {len(images):,} images {config.image}: {counts}")
+    trainer.run(trainer.total, on_log=on_log, progress=not args.quiet)
     result = results.record(trainer, budget=args.budget, device=device_name(device))
-    systems.save(system, folder / "model", data=config.data, seed=args.seed, steps=trainer.step)
+    meta = {"data": config.data, "seed": args.seed, "steps": trainer.step}
+    systems.save(trainer.model(), folder / "model", **meta)
     results.write(folder / "results.json", result)
     print(f"{trainer.step} steps in {result['seconds']:.0f} s; the run lies in {folder}")
 
@@ -213,9 +216,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
     if args.data and data.load(args.data, "test", limit=1).name != own:
         raise UsageError(f"{stem} was trained on {own}, not on {args.data}.")
     splits = [data.load(args.data or own, split) for split in data.SPLITS]
-    records = evaluate(
-        system, *splits, samples=args.samples, features=args.features, seed=args.seed
-    )
+    options = {k: getattr(args, k) for k in ("samples", "features", "weights", "seed")}
+    records = evaluate(system, *splits, **options)
     for r in records:
         rest = ", ".join(f"{k} {v}" for k, v in r.items() if k not in ("name", "value"))
         print(f"{r['name']:28} {r['value']:10.4f}   {rest}")
@@ -259,10 +261,12 @@ def run_classifier(args: argparse.Namespace) -> None:
     from .evaluate import classifier
 
     train_set, test_set = (data.load(args.data, split) for split in data.SPLITS)
-    how = {"seed": args.seed, "epochs": args.epochs}
+    epochs = args.epochs or classifier.recipe(train_set.name).epochs
+    how = {"seed": args.seed, "epochs": epochs}
     model, accuracy = classifier.fit_classifier(train_set, test_set, **how)
     classifier.save_classifier(model, train_set.name, accuracy=accuracy, **how)
-    print(f"test accuracy {accuracy:.4f}; saved at {classifier.stem(train_set.name)}")
+    name, file = data.title(train_set.name), classifier.stem(train_set.name)
+    print(f"{name}: test accuracy {accuracy:.4f}; saved at {file}")
 
 
 if __name__ == "__main__":

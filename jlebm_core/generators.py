@@ -1,21 +1,50 @@
 r"""Generators p(x | z) = N(x; h_1, sigma^2 I).
 
 Ladder (ICCV 2023, eq. 5):  h_L = g_L(z_L),  h_i = g_i([z_i, h_{i+1}]),  x ~ N(h_1, sigma^2 I).
-With L = 1 it is the plain generator of VAE and LEBM.
+With L = 1 it is the plain generator of VAE and LEBM. Above a Gaussian chain, the image is made of
+z_1 alone; the chain is the prior's, or belongs to the generator where the latents are its noises.
 """
 
-from math import log, pi, prod
+from math import e, log, pi, prod
 
 import torch
 from torch import Tensor, nn
 
+from .chains import GaussianChain
 from .errors import UsageError
-from .nets import Shape, activation, stack
+from .nets import Shape, activation, alike, stack
 
 JOINS = ("concat", "add")
 
 
-class LadderGenerator(nn.Module):
+class Generator(nn.Module):
+    """A mean image and a pixel's standard deviation sigma, fixed or (``learned``) a parameter."""
+
+    def __init__(self, image: Shape, sigma: float, *, learned: bool = False):
+        super().__init__()
+        self.image = tuple(image)
+        self.log_sigma = nn.Parameter(torch.tensor(log(sigma))) if learned else log(sigma)
+
+    @property
+    def sigma(self) -> float | Tensor:
+        """The standard deviation of a pixel about the mean image."""
+        return e**self.log_sigma
+
+    def mean(self, z: Tensor) -> Tensor:
+        """h_1(z), the mean of p(x | z). Shapes: (B, D) -> (B, C, H, W) in [-1, 1]."""
+        raise NotImplementedError
+
+    def squared_error(self, x: Tensor, z: Tensor) -> Tensor:
+        """SSE: (x - h_1)^2 summed over pixels, channels. Shapes: (B, C, H, W), (B, D) -> (B,)."""
+        return (x - self.mean(z).to(x.dtype)).square().flatten(1).sum(1)
+
+    def log_lik(self, x: Tensor, z: Tensor) -> Tensor:
+        r"""log p(x | z) = -SSE / (2 sigma^2) - n / 2 log(2 pi sigma^2), n = C H W; shape (B,)."""
+        constant = prod(self.image) * (0.5 * log(2 * pi) + self.log_sigma)
+        return -self.squared_error(x, z) * e ** (-2 * self.log_sigma) / 2 - constant
+
+
+class LadderGenerator(Generator):
     """Top-down network that meets one layer of latents at each level.
 
     ``levels[i]`` is the stack g_{i+1} (bottom-up, like ``dims``); the lowest must end in ``image``
@@ -33,11 +62,12 @@ class LadderGenerator(nn.Module):
         *,
         join: str = "concat",
         sigma: float = 0.3,
+        learn_sigma: bool = False,
         act: str = "lrelu",
         norm: bool = False,
         bias: bool = True,
     ):
-        super().__init__()
+        super().__init__(image, sigma, learned=learn_sigma)
         if len(dims) != len(levels) or min(dims, default=0) < 1:
             raise UsageError(
                 f"dims {tuple(dims)} do not fit a generator of {len(levels)} levels: give one "
@@ -45,7 +75,7 @@ class LadderGenerator(nn.Module):
             )
         if join not in JOINS:
             raise UsageError(f"unknown join {join!r}: choose one of {', '.join(JOINS)}.")
-        self.dims, self.image, self.sigma, self.join = tuple(dims), tuple(image), sigma, join
+        self.dims, self.join = tuple(dims), join
         blocks, projections, shape = [], [], (dims[-1],)
         for i in reversed(range(len(dims))):
             if i < len(dims) - 1:
@@ -67,15 +97,41 @@ class LadderGenerator(nn.Module):
         for z_i, project, g in reversed(
             list(zip(lower, self.projections, self.blocks, strict=False))
         ):
-            code = project(z_i)
+            code = alike(project(z_i), h)
             h = g(torch.cat([code, h], 1) if self.join == "concat" else code + h)
         return h
 
-    def squared_error(self, x: Tensor, z: Tensor) -> Tensor:
-        """SSE: (x - h_1)^2 summed over pixels, channels. Shapes: (B, C, H, W), (B, D) -> (B,)."""
-        return (x - self.mean(z).to(x.dtype)).square().flatten(1).sum(1)
 
-    def log_lik(self, x: Tensor, z: Tensor) -> Tensor:
-        r"""log p(x | z) = -SSE / (2 sigma^2) - n / 2 log(2 pi sigma^2), n = C H W; shape (B,)."""
-        constant = 0.5 * prod(self.image) * log(2 * pi * self.sigma**2)
-        return -self.squared_error(x, z) / (2 * self.sigma**2) - constant
+class BottomGenerator(LadderGenerator):
+    """p(x | z_1): the one-layer generator on the bottom layer of ``dims``, blind to all above."""
+
+    def __init__(self, dims: tuple[int, ...], image: Shape, levels: tuple[str, ...], **options):
+        super().__init__(dims[:1], image, levels, **options)
+
+    def mean(self, z: Tensor) -> Tensor:
+        """h_1(z_1). Shapes: (B, D) -> (B, C, H, W) in [-1, 1]."""
+        return super().mean(z[:, : self.dims[0]])
+
+
+class NoiseGenerator(BottomGenerator):
+    """p(x | eps): noises eps ~ N(0, I) of all layers make z by a Gaussian chain, z_1 the image.
+
+    A top-down generator in its noise variables (SRI, ECCV 2020): with N(0, I) as the prior of eps
+    it is the chain of ``GaussianChain`` below ``BottomGenerator``, and sampling is unchanged.
+    """
+
+    def __init__(
+        self,
+        dims: tuple[int, ...],
+        image: Shape,
+        levels: tuple[str, ...],
+        *,
+        chain: GaussianChain,
+        **options,
+    ):
+        super().__init__(dims, image, levels, **options)
+        self.chain = chain
+
+    def mean(self, z: Tensor) -> Tensor:
+        """h_1(z_1(eps)) of noises eps. Shapes: (B, D) -> (B, C, H, W) in [-1, 1]."""
+        return super().mean(self.chain.from_noise(z))

@@ -1,12 +1,42 @@
-"""Langevin dynamics, the one sampler of the book, and its fast path for priors given by an MLP."""
+"""Langevin dynamics, the one sampler of the book, and its fast paths for priors given by an MLP."""
 
+import functools
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-BLOCK = 1000  # chains at a time in the fast path: their activations stay in the cache
+from .graphs import RecordedFunction
+from .kernels import native
+
+aten = torch.ops.aten
+BLOCK = 1000  # chains at a time in the closed form: their activations stay in the cache
+NOISE = 2**22  # normal draws that are made ahead of the steps: 16 MiB
+
+SLOPES = {"lrelu": 0.2, "lrelu0.01": 0.01, "relu": 0.0}  # left of 0; right of it the slope is 1
+
+
+def _leaky(slope: float) -> tuple[Callable, Callable]:
+    return (
+        lambda a, out: aten.leaky_relu.out(a, slope, out=out),
+        lambda g, a, out: aten.leaky_relu_backward.grad_input(g, a, slope, False, grad_input=out),
+    )
+
+
+# (a, out) -> act(a) and (g, a, out) -> g act'(a), for the gradient of f without autograd
+CLOSED_FORM: dict[str, tuple[Callable, Callable]] = {
+    **{name: _leaky(slope) for name, slope in SLOPES.items()},
+    "gelu": (
+        lambda a, out: aten.gelu.out(a, out=out),
+        lambda g, a, out: aten.gelu_backward.grad_input(g, a, grad_input=out),
+    ),
+    "silu": (
+        lambda a, out: aten.silu.out(a, out=out),
+        lambda g, a, out: aten.silu_backward.grad_input(g, a, grad_input=out),
+    ),
+}
 
 
 def langevin(
@@ -55,43 +85,112 @@ def _value_and_grad(log_prob: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Te
 @torch.no_grad()
 def langevin_mlp(
     layers: Sequence[tuple[Tensor, Tensor]],
-    act: Callable[[Tensor], Tensor],
-    act_backward: Callable[[Tensor, Tensor], Tensor],
+    act: str,
     z: Tensor,
     *,
     steps: int,
     step_size: float,
     rng: torch.Generator | None = None,
+    run: Callable[..., None] | None = None,
 ) -> Tensor:
     r"""``langevin`` on f(z) + log N(z; 0, I) for an MLP f, its gradient written out.
 
     Shapes: z (B, D); ``layers`` are the (weight, bias) of f's linear maps, the last one to one
-    number; ``act`` stands between them and ``act_backward(g, a)`` = g act'(a). With
+    number; ``act``, one of ``CLOSED_FORM``, stands between them. With
     a_i = W_i h_{i-1} + b_i, h_i = act(a_i), h_0 = z and g_n = act'(a_n) w_out,
     g_i = act'(a_i) (W_{i+1}^T g_{i+1})  and  grad f = W_1^T g_1.
-    The same noise in the same order as ``langevin``: the chains agree to rounding.
+    On a CPU the noise is that of ``langevin``, in the same order: the chains agree to rounding.
+    ``run`` makes the steps; unless given it is the quickest that fits: ``native_steps``,
+    ``recorded_steps`` on CUDA, else ``closed_form_steps``. On CUDA a kernel of its own, where it
+    fits, makes all steps and their noise in one launch.
     """
-    drift = step_size**2 / 2
-    noise = (
-        torch.stack([torch.empty_like(z).normal_(generator=rng) for _ in range(steps)])
-        if steps
-        else z.new_empty(0, *z.shape)
-    )
-    *hidden, (out, _) = [(w.detach(), b.detach()) for w, b in layers]
-    forward = [(b, w.T.contiguous()) for w, b in hidden]
-    first, *upper = [w for w, _ in hidden]
-    first = drift * first
-    ends = []
-    for z_block, eps in zip(z.split(BLOCK), noise.mul_(step_size).split(BLOCK, 1), strict=True):
-        top = out.expand(len(z_block), -1)
+    layers = [(w.detach(), b.detach()) for w, b in layers]
+    z = z.detach().clone(memory_format=torch.contiguous_format)
+    kernel = _cuda_kernel() if run is None and z.is_cuda and z.dtype == torch.float32 else None
+    if kernel and kernel.fits(layers, act):
+        kernel.run(
+            *(layers, act, SLOPES.get(act, 0.0), z),
+            steps=steps,
+            drift=step_size**2 / 2,
+            spread=step_size,
+            rng=rng,
+        )
+        return z
+    run = run or _quickest(act, z)
+    chunk = max(1, NOISE // max(1, z.numel()))
+    for done in range(0, steps, chunk):
+        eps = z.new_empty(min(chunk, steps - done), *z.shape)
         for e in eps:
-            h, a = z_block, []
-            for b, w in forward:
-                a.append(torch.addmm(b, h, w))
-                h = act(a[-1])
-            g = act_backward(top, a.pop())
-            for w in reversed(upper):
-                g = act_backward(torch.mm(g, w), a.pop())
-            z_block = torch.addmm(e, g, first).add_(z_block, alpha=1 - drift)
-        ends.append(z_block)
-    return torch.cat(ends)
+            e.normal_(0, step_size, generator=rng)
+        run(layers, act, z, eps, drift=step_size**2 / 2)
+    return z
+
+
+def _quickest(act: str, z: Tensor) -> Callable[..., None]:
+    if z.is_cuda:
+        return recorded_steps
+    fits = act in SLOPES and z.dtype == torch.float32 and z.device.type == "cpu"
+    return native_steps if fits and native.available() else closed_form_steps
+
+
+@functools.cache
+def _cuda_kernel() -> ModuleType | None:
+    try:
+        from .kernels import cuda
+    except ImportError:  # no Triton here
+        return None
+    return cuda
+
+
+def native_steps(
+    layers: Sequence[tuple[Tensor, Tensor]], act: str, z: Tensor, eps: Tensor, *, drift: float
+) -> None:
+    """One step for each entry of ``eps`` (K, B, D), in place, by the compiled CPU kernel."""
+    native.run(layers, SLOPES[act], z, eps, drift=drift)
+
+
+def closed_form_steps(
+    layers: Sequence[tuple[Tensor, Tensor]], act: str, z: Tensor, eps: Tensor, *, drift: float
+) -> None:
+    """One step for each entry of ``eps`` (K, B, D), already scaled by s; ``z`` changes in place.
+
+    Blocks of chains go through all steps while their activations, features x chains, lie in the
+    cache; buffers are used again from step to step.
+    """
+    forward, backward = CLOSED_FORM[act]
+    *hidden, (out, _) = layers
+    weights = [w for w, _ in hidden]
+    down = [drift * weights[0], *(w.T.contiguous() for w in weights[1:])]
+    block = max(1, len(z)) if z.is_cuda else BLOCK
+    for z_block, e_block in zip(z.split(block), eps.split(block, 1), strict=True):
+        count = len(z_block)
+        a, h = ([z.new_empty(len(w), count) for w in weights] for _ in range(2))
+        biases = [b[:, None].expand(-1, count) for _, b in hidden]
+        top, state = out.T.expand(-1, count), z_block
+        for e in e_block:
+            below = state.T
+            for i, w in enumerate(weights):
+                torch.addmm(biases[i], w, below, out=a[i])
+                below = forward(a[i], h[i]) if i < len(weights) - 1 else None
+            g = backward(top, a[-1], h[-1])
+            for i in reversed(range(len(weights) - 1)):
+                g = backward(torch.mm(down[i + 1], g, out=h[i]), a[i], h[i])
+            state = e.addmm_(g.T, down[0]).add_(state, alpha=1 - drift)
+        z_block.copy_(state)
+
+
+def recorded_steps(
+    layers: Sequence[tuple[Tensor, Tensor]], act: str, z: Tensor, eps: Tensor, *, drift: float
+) -> None:
+    """``closed_form_steps`` as one CUDA graph for each shape of z, eps and the layers."""
+    weights = [t for layer in layers for t in layer]
+    _recorded_closed_form((z, eps, *weights), act, drift)
+
+
+def _closed_form(tensors: Sequence[Tensor], act: str, drift: float) -> None:
+    z, eps, *weights = tensors
+    layers = list(zip(weights[::2], weights[1::2], strict=True))
+    closed_form_steps(layers, act, z, eps, drift=drift)
+
+
+_recorded_closed_form = RecordedFunction(_closed_form)

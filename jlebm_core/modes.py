@@ -57,10 +57,10 @@ def obtain(system: str, dataset: str = "mnist", *, seed: int = 0) -> Trained:
     config = systems.configure(system, images.name, images.shape, **BUDGETS[budget])
     device = "cuda" if torch.cuda.is_available() and not smoke else "cpu"
     model = train.channels_last(systems.build(config, seed=seed)).to(device)
-    trainer = train.Trainer(model, images.images.to(device), seed=seed)
+    trainer = train.Trainer(model, images.images, seed=seed)
     trainer.run(config.steps, log_every=10 if smoke else 50, progress=not smoke)
     found = results.record(trainer, budget=budget, device=device)
-    where = f"{system} on {images.name}, trained here for {trainer.step:,} steps"
+    where = f"{system} on {data.title(images.name)}, trained here for {trainer.step:,} steps"
     return Trained(model.cpu(), found, where + (" (smoke mode: far too few)" if smoke else ""))
 
 
@@ -70,12 +70,13 @@ def real_images(dataset: str, split: str = "test", *, limit: int | None = None) 
     In ``smoke`` mode the built-in glyphs stand in, so that no cell asks the network.
     """
     if mode() == "smoke":
-        print(f"Smoke mode: glyphs stand in for {dataset}.")
+        print(f"Smoke mode: glyphs stand in for {data.title(dataset)}.")
         return data.load("glyphs", split, limit=min(limit or SMOKE_IMAGES, SMOKE_IMAGES))
     try:
         return data.load(dataset, split, limit=limit)
     except UsageError:  # its sentence names folders of this machine: not for a page
-        print(f"{dataset} is not at hand and could not be downloaded: shown from shipped data.")
+        name = data.title(dataset)
+        print(f"{name} is not at hand and could not be downloaded: shown from shipped data.")
         return None
 
 

@@ -6,42 +6,27 @@ A stack is data, so that a configuration can be printed, compared, saved as JSON
 """
 
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from math import prod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from .errors import UsageError
 
 Shape = tuple[int, ...]
-aten = torch.ops.aten
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "lrelu": lambda: nn.LeakyReLU(0.2),
-    "lrelu0.01": lambda: nn.LeakyReLU(0.01),
-    "relu": nn.ReLU,
+    # in place: no layer before an activation needs its own output for its gradient
+    "lrelu": lambda: nn.LeakyReLU(0.2, inplace=True),
+    "lrelu0.01": lambda: nn.LeakyReLU(0.01, inplace=True),
+    "relu": lambda: nn.ReLU(inplace=True),
     "gelu": nn.GELU,
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
     "none": nn.Identity,
 }
-
-# act and (g, a) -> g act'(a), for the gradient of f without autograd
-CLOSED_FORM: dict[str, tuple[Callable, Callable]] = {
-    "lrelu": (partial(F.leaky_relu, negative_slope=0.2), lambda g, a: _leaky(g, a, 0.2)),
-    "lrelu0.01": (F.leaky_relu, lambda g, a: _leaky(g, a, 0.01)),
-    "relu": (F.relu, lambda g, a: aten.threshold_backward(g, a, 0)),
-    "gelu": (F.gelu, aten.gelu_backward),
-    "silu": (F.silu, aten.silu_backward),
-}
-
-
-def _leaky(g: Tensor, a: Tensor, slope: float) -> Tensor:
-    return aten.leaky_relu_backward(g, a, slope, False)
 
 
 def activation(name: str) -> nn.Module:
@@ -121,8 +106,22 @@ def stack(
     return nn.Sequential(*layers), shape
 
 
+def alike(a: Tensor, b: Tensor) -> Tensor:
+    """``a`` in the memory layout of ``b``: mixed, they would leave channels last behind."""
+    last = b.dim() == 4 and b.is_contiguous(memory_format=torch.channels_last)
+    return a.contiguous(memory_format=torch.channels_last) if last else a
+
+
 def _grammar() -> str:
     return ", ".join(" ".join([name, *"CS"[: n[0]]]) for name, n in LAYERS.items())
+
+
+def mlp(
+    inputs: int, hidden: tuple[int, ...], outputs: int, act: str = "lrelu", *, end: str = "none"
+) -> nn.Sequential:
+    """Fully connected layers with ``act`` between them and ``end`` last. (B, in) -> (B, out)."""
+    spec = ", ".join([*(f"fc {width}" for width in hidden), f"fc {outputs} {end}"])
+    return stack(spec, (inputs,), act=act)[0]
 
 
 class NegativeEnergy(nn.Module):
@@ -143,7 +142,7 @@ class NegativeEnergy(nn.Module):
     ):
         super().__init__()
         self.scale = 1.0 if spectral_norm is None else spectral_norm
-        self.closed_form = CLOSED_FORM.get(act) if hidden else None
+        self.act = act if hidden else None
         widths = (dim, *hidden, 1) if hidden else ()
         linears = [nn.Linear(a, b) for a, b in pairwise(widths)]
         if spectral_norm is not None:
@@ -165,3 +164,38 @@ class NegativeEnergy(nn.Module):
             return z.new_zeros(len(z))
         with torch.autocast(z.device.type, enabled=False):  # its gradient steers the chains
             return self.scale * self.net(z).squeeze(1)
+
+
+class SumOfEnergies(nn.Module):
+    """sum_k on_k f_k(z): several f's of one form, each switched on or off by ``on`` (a buffer).
+
+    Shapes: (B, D) -> (B,). It is itself an MLP, of block-diagonal weights (``layers``).
+    """
+
+    def __init__(self, count: int, dim: int, hidden: tuple[int, ...], **options):
+        super().__init__()
+        self.nets = nn.ModuleList(NegativeEnergy(dim, hidden, **options) for _ in range(count))
+        self.act = self.nets[0].act
+        self.register_buffer("on", torch.zeros(count))
+
+    def each(self, z: Tensor) -> Tensor:
+        """f_k(z) of every net, on or off. Shapes: (B, D) -> (B, K)."""
+        return torch.stack([net(z) for net in self.nets], 1)
+
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """(weight, bias) of every linear map of the sum."""
+        first, *middle, last = zip(*(net.layers() for net in self.nets), strict=True)
+        return [
+            (torch.cat([w for w, _ in first]), torch.cat([b for _, b in first])),
+            *(
+                (torch.block_diag(*(w for w, _ in pairs)), torch.cat([b for _, b in pairs]))
+                for pairs in middle
+            ),
+            (
+                torch.cat([on * w for on, (w, _) in zip(self.on, last, strict=True)], 1),
+                sum(on * b for on, (_, b) in zip(self.on, last, strict=True)),
+            ),
+        ]
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (self.each(z) * self.on).sum(1)

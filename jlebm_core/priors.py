@@ -1,45 +1,64 @@
-r"""Priors p(z) over the joined latents z = [z_1, .., z_L], each a tilt of the standard normal.
+r"""Priors p(z) over the joined latents z = [z_1, .., z_L]: the standard normal and its tilts.
 
 p(z) = exp(f(z)) p_0(z) / Z  with  p_0 = N(0, I).  f is the **negative** energy: larger f, more
-likely. Shapes: z is (B, D), layers bottom-up; f and every log-density are (B,).
+likely. Shapes: z is (B, D), layers bottom-up; f and every log-density are (B,). Priors whose base
+p_0 runs down the layers are in ``chains``, densities fitted to codes in ``fitted``.
 """
 
 from collections.abc import Callable
-from math import log, pi
 
 import torch
 from torch import Tensor, nn
 
-from .langevin import langevin, langevin_mlp
-from .nets import NegativeEnergy
+from .gaussians import DiagonalGaussian, standard_normal, standard_normal_log_prob
+from .langevin import CLOSED_FORM, langevin, langevin_mlp
+from .nets import NegativeEnergy, SumOfEnergies
 
-
-def standard_normal_log_prob(z: Tensor) -> Tensor:
-    """log N(z; 0, I), normalised. Shapes: (B, D) -> (B,)."""
-    return -0.5 * (z.square() + log(2 * pi)).sum(1)
+POOLS = 16  # of proposals at a time in importance resampling
 
 
 class StandardNormal(nn.Module):
-    """p(z) = N(0, I): the prior of VAE and VLAE, and the f = 0 case of every prior here."""
+    """p(z) = N(0, I): the prior of VAE and VLAE, and the f = 0 case of every tilt here."""
 
-    learned = False
+    learned = False  # are samples chains on a learned f, which ``steps=0`` leaves out?
 
     def __init__(self, dims: tuple[int, ...]):
         super().__init__()
         self.dims, self.dim = tuple(dims), sum(dims)
-        self.register_buffer("_here", torch.empty(0), persistent=False)  # knows the device
+        self.register_buffer("here", torch.empty(0), persistent=False)  # knows the device
 
     def f(self, z: Tensor) -> Tensor:
         """The tilt f(z) = 0. Shapes: (B, D) -> (B,)."""
         return z.new_zeros(len(z))
 
+    def base(self, z: Tensor) -> DiagonalGaussian:
+        """p_0 as conditionals p_0(z_i | z_{>i}) at z; here N(0, I) at any z. Shape: (B, D)."""
+        return standard_normal(len(z), self.dim, z)
+
+    def base_log_prob(self, z: Tensor) -> Tensor:
+        """log p_0(z), normalised. Shapes: (B, D) -> (B,)."""
+        return standard_normal_log_prob(z)
+
     def log_prob(self, z: Tensor) -> Tensor:
         """f(z) + log p_0(z), i.e. log p(z) up to the constant -log Z. Shapes: (B, D) -> (B,)."""
-        return self.f(z) + standard_normal_log_prob(z)
+        return self.f(z) + self.base_log_prob(z)
+
+    def start(self, n: int, *, rng: torch.Generator | None = None) -> Tensor:
+        """``n`` draws from N(0, I), where every chain starts, whatever p_0 is. Shape: (n, D)."""
+        here = self.here
+        return torch.randn(n, self.dim, generator=rng, device=here.device, dtype=here.dtype)
 
     def base_sample(self, n: int, *, rng: torch.Generator | None = None) -> Tensor:
-        """``n`` draws from p_0 = N(0, I), where every prior chain starts. Shape: (n, D)."""
-        return torch.randn(n, self.dim, generator=rng, device=self._here.device)
+        """``n`` draws from p_0. Shape: (n, D)."""
+        return self.start(n, rng=rng)
+
+    def base_parameters(self) -> list[nn.Parameter]:
+        """The parameters of p_0, as far as it has any."""
+        return []
+
+    def proceed(self, done: int, of: int) -> bool:
+        """Told how far the prior's training is; True if it now begins to learn another part."""
+        return False
 
     def sample(
         self,
@@ -96,12 +115,10 @@ class EBMPrior(StandardNormal):
         """
         start = self.base_sample(n, rng=rng)
         steps = self.steps if steps is None else steps
-        if callback is None and self.net.closed_form:
-            act, act_backward = self.net.closed_form
+        if callback is None and self.net.act in CLOSED_FORM:
             return langevin_mlp(
                 self.net.layers(),
-                act,
-                act_backward,
+                self.net.act,
                 start,
                 steps=steps,
                 step_size=self.step_size,
@@ -115,3 +132,56 @@ class EBMPrior(StandardNormal):
             rng=rng,
             callback=callback,
         )
+
+
+class RatioPrior(EBMPrior):
+    r"""p(z) = prod_k r_k(z) N(z; 0, I) / Z, r_k = exp(logit_k): a product of density ratios, each
+    the logit of a classifier of posterior against prior samples. So f(z) = sum_k logit_k(z).
+
+    One ratio: noise contrastive prior, NCP-VAE (NeurIPS 2021); several, learned one after the
+    other: Multi-NCP (NeurIPS 2022). A ratio joins f when its stage is over and stays as it is.
+    """
+
+    def __init__(self, dims: tuple[int, ...], ratios: int = 1, hidden=(100, 100), **options):
+        chain = {k: options.pop(k) for k in ("steps", "step_size") if k in options}
+        super().__init__(dims, (), **chain)
+        self.net = SumOfEnergies(ratios, self.dim, hidden, **options)
+        self.finished = 0  # ratios that are on, as far as ``proceed`` has said
+
+    def proceed(self, done: int, of: int) -> bool:
+        """Stage k of K runs from k/K to (k+1)/K of the training; the ratios before it are on."""
+        ratios, before = len(self.net.nets), self.finished
+        self.finished = done * ratios // of
+        if self.finished != before:
+            self.net.on.copy_(torch.arange(ratios) < self.finished)
+        return self.finished != before
+
+    def sample(self, n: int, **options) -> Tensor:
+        """As of ``EBMPrior``; exact draws of N(0, I) while the first ratio is in training."""
+        if self.training and not self.finished:
+            return self.base_sample(n, rng=options.get("rng"))
+        return super().sample(n, **options)
+
+    def logit(self, z: Tensor) -> Tensor:
+        """The logit in training: of the first ratio that is not yet on. Shapes: (B, D) -> (B,)."""
+        on = self.net.on
+        current = torch.cat([on.new_ones(1), on[:-1]]) - on
+        return (self.net.each(z) * current).sum(1)
+
+    @torch.no_grad()
+    def resample(
+        self, n: int, *, proposals: int = 1000, rng: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        r"""``n`` draws by sampling-importance-resampling: of ``proposals`` draws from N(0, I) each,
+        one is kept with probability in proportion to r(z) = exp f(z).
+
+        Returns z (n, D) and the effective sample sizes (sum r)^2 / sum r^2 of the n pools, (n,).
+        """
+        kept, sizes = [], []
+        for rows in torch.arange(n).split(POOLS):
+            pools = self.base_sample(len(rows) * proposals, rng=rng)
+            weights = self.f(pools).view(len(rows), proposals).softmax(1)
+            pick = weights.multinomial(1, generator=rng).squeeze(1)
+            kept.append(pools.view(len(rows), proposals, -1)[torch.arange(len(rows)), pick])
+            sizes.append(1 / weights.square().sum(1))
+        return torch.cat(kept), torch.cat(sizes)

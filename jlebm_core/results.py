@@ -35,6 +35,7 @@ def record(trainer: Trainer, *, budget: str, device: str) -> dict:
         "seconds": round(trainer.seconds, 1),
         "parameters": trainer.system.parameter_counts(),
         "log": thin(trainer.log),
+        **({"fit_log": thin(trainer.fit_log)} if trainer.fit_log else {}),
         "metrics": [],
     }
 
@@ -84,6 +85,12 @@ def shipped(data: str | None = None) -> list[dict]:
 def shipped_path(name: str) -> Path:
     """The committed results file of a run called ``name``."""
     return paths.shipped("results", f"{name}.json")
+
+
+def benchmarks() -> list[dict]:
+    """The records that `make bench` left in benchmarks/results.json; none outside a clone."""
+    file = paths.CLONE and paths.CLONE / "benchmarks" / "results.json"
+    return json.loads(file.read_text()) if file and file.is_file() else []
 
 
 def metric(result: dict, name: str, **protocol) -> float | None:

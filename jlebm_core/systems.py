@@ -3,6 +3,7 @@
 A new paper adds a line to ``SYSTEMS`` and perhaps a part, never a subclass of ``System``.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,30 +11,108 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import checkpoints, paths
-from .configs import LANGEVIN, NETS, PRESETS, Config
+from . import checkpoints, paths, presets
+from .chains import GaussianChain, TiltedChain
+from .configs import BUDGETS, NETS, OWN, PRESETS, Config
 from .errors import UsageError
-from .generators import LadderGenerator
-from .inference import LadderEncoder, LangevinPosterior
+from .fitted import MixturePrior, SecondVAE
+from .generators import BottomGenerator, LadderGenerator, NoiseGenerator
+from .inference import (
+    BidirectionalEncoder,
+    DeterministicEncoder,
+    LadderEncoder,
+    LangevinPosterior,
+    MergedEncoder,
+)
 from .nets import Shape
 from .objectives import OBJECTIVES, Outcome
-from .priors import EBMPrior, StandardNormal
+from .priors import EBMPrior, RatioPrior, StandardNormal
 
 
 class Row(NamedTuple):
     """One line of the table: the name of a part on each of the four axes."""
 
-    prior: str  # "normal": N(0, I); "ebm": exp f(z) N(0, I) / Z
-    generator: str  # "one-layer" or "ladder"
-    inference: str  # "amortised" or "langevin"
-    objective: str  # a name of OBJECTIVES
+    prior: str  # a name of PRIORS
+    generator: str  # of GENERATORS
+    inference: str  # of INFERENCES
+    objective: str  # of OBJECTIVES
 
 
 SYSTEMS: dict[str, Row] = {
     "vae": Row("normal", "one-layer", "amortised", "variational"),
+    "abp": Row("normal", "one-layer", "warm langevin", "maximum-likelihood"),
+    "sri": Row("normal", "noise chain", "langevin", "maximum-likelihood"),
+    "lvae": Row("chain", "bottom", "merged", "variational"),
+    "biva": Row("skip chain", "ladder", "bidirectional", "variational"),
     "vlae": Row("normal", "ladder", "amortised", "variational"),
-    "lebm": Row("ebm", "one-layer", "langevin", "maximum-likelihood"),
-    "joint-ebm": Row("ebm", "ladder", "amortised", "variational"),
+    "2s-vae": Row("second vae", "one-layer", "amortised", "variational, then variational"),
+    "rae": Row("mixture", "one-layer", "deterministic", "regularised, then mixture"),
+    "ncp-vae": Row("ratios", "one-layer", "amortised", "variational, then nce"),
+    "multi-ncp": Row("ratios", "one-layer", "langevin", "maximum-likelihood + nce"),
+    "lebm": Row("ebm", "one-layer", "langevin", "maximum-likelihood + contrast"),
+    "joint-ebm": Row("ebm", "ladder", "amortised", "variational + contrast"),
+    "joint-ebm-mle": Row("ebm", "ladder", "langevin", "maximum-likelihood + contrast"),
+    "layerwise-ebm": Row("ebm chain", "bottom", "langevin", "maximum-likelihood + whole contrast"),
+    "layerwise-ebm-vi": Row("ebm chain", "bottom", "amortised", "variational + whole contrast"),
+}
+
+
+def _f(c: Config) -> dict:
+    return {"act": c.prior_act, "spectral_norm": c.spectral_norm}
+
+
+def _chains(c: Config) -> dict:
+    return {"steps": c.prior_steps, "step_size": c.prior_step_size}
+
+
+def _chain(c: Config, **options) -> GaussianChain:
+    return GaussianChain(c.dims, c.chain_hidden, act=c.prior_act, floor=c.chain_floor, **options)
+
+
+PRIORS: dict[str, Callable[[Config], nn.Module]] = {
+    "normal": lambda c: StandardNormal(c.dims),
+    "ebm": lambda c: EBMPrior(c.dims, c.prior_hidden, **_f(c), **_chains(c)),
+    "ratios": lambda c: RatioPrior(c.dims, c.ratios, c.prior_hidden, **_f(c), **_chains(c)),
+    "chain": _chain,
+    "skip chain": lambda c: _chain(c, skips=True),
+    "ebm chain": lambda c: TiltedChain(
+        c.dims, c.chain_hidden, c.prior_hidden, floor=c.chain_floor, **_f(c), **_chains(c)
+    ),
+    "second vae": lambda c: SecondVAE(c.dims, c.prior_hidden, act=c.prior_act),
+    "mixture": lambda c: MixturePrior(c.dims, c.components),
+}
+
+
+def _generator(kind: type[LadderGenerator], c: Config, **options) -> LadderGenerator:
+    levels = tuple(s.replace("C", str(c.image[0])) for s in c.levels)
+    options |= {"join": c.join, "sigma": c.sigma, "learn_sigma": c.learn_sigma}
+    return kind(c.dims, c.image, levels, act=c.act, norm=c.norm, bias=c.bias, **options)
+
+
+GENERATORS: dict[str, Callable[[Config], nn.Module]] = {
+    "one-layer": lambda c: _generator(LadderGenerator, c),
+    "ladder": lambda c: _generator(LadderGenerator, c),
+    "bottom": lambda c: _generator(BottomGenerator, c),
+    "noise chain": lambda c: _generator(NoiseGenerator, c, chain=_chain(c)),
+}
+
+
+def _encoder(kind: type[nn.Module], c: Config, **options) -> nn.Module:
+    options |= {"stem": c.stem, "act": c.encoder_act, "norm": c.norm, "bias": c.bias}
+    return kind(c.dims, c.image, c.trunk, c.ladders, **options)
+
+
+def _langevin(c: Config, **options) -> LangevinPosterior:
+    return LangevinPosterior(c.posterior_steps, c.posterior_step_size, **options)
+
+
+INFERENCES: dict[str, Callable[[Config], nn.Module]] = {
+    "amortised": lambda c: _encoder(LadderEncoder, c),
+    "deterministic": lambda c: _encoder(DeterministicEncoder, c),
+    "merged": lambda c: _encoder(MergedEncoder, c),
+    "bidirectional": lambda c: _encoder(BidirectionalEncoder, c, context=c.chain_hidden[-1]),
+    "langevin": _langevin,
+    "warm langevin": lambda c: _langevin(c, warm=True),
 }
 
 
@@ -44,23 +123,26 @@ def row(system: str) -> Row:
     return SYSTEMS[system]
 
 
-def configure(system: str, data: str, image: Shape, **overrides) -> Config:
+def configure(system: str, data: str, image: Shape, *, budget: str = "cpu", **overrides) -> Config:
     """The configuration of ``system`` on images of shape (C, H, W), with the nets of ``NETS``.
 
     A one-layer row gets the same layers as the ladder, joined end to end, and all its dimensions
-    at the top. Raises UsageError for an unknown system, an image without nets, a bad override.
+    at the top; so does a chain, with further layers above. Budget "paper" takes nets and settings
+    from ``presets.paper``. Raises UsageError for an unknown system, an image without nets, a bad
+    override.
     """
-    kind = row(system)
+    kind, own = row(system), {"system": system, "data": data, "image": image}
+    if budget == "paper":
+        return Config.from_json({**own, **presets.paper(system, data), **overrides})
     if image[-1] not in NETS or image[-1] != image[-2]:
         sides = " or ".join(f"{s}x{s}" for s in NETS)
         raise UsageError(
             f"there are nets for images of {sides}, but {data!r} has {image[-2]}x{image[-1]}: "
             "resize the images, or give levels, trunk and ladders of your own."
         )
-    own = LANGEVIN if kind.inference == "langevin" else {}
-    settings = {**NETS[image[-1]], **own, **overrides}
-    config = Config.from_json({"system": system, "data": data, "image": image, **settings})
-    return single_layer(config) if kind.generator == "one-layer" else config
+    settings = {**NETS[image[-1]], **OWN.get(system, {}), **BUDGETS[budget], **overrides}
+    config = Config.from_json({**own, **settings})
+    return LAYOUTS.get(kind.generator, lambda c: c)(config)
 
 
 def preset(name: str, **overrides) -> Config:
@@ -82,6 +164,30 @@ def single_layer(config: Config) -> Config:
     )
 
 
+def chain_layers(config: Config) -> Config:
+    """The same layers for a chain: the one-layer nets on z_1, and smaller layers above it.
+
+    dims (D, D / 2, D / 4, ..) for as many layers as the ladder has. The image is made of z_1, so
+    the whole encoder is the stem below z_1, and one more layer of it each lies below z_2, .., z_L.
+    """
+    one, layers = single_layer(config), len(config.dims)
+    return replace(
+        one,
+        dims=tuple(max(1, one.dims[0] >> i) for i in range(layers)),
+        stem=one.ladders[0],
+        trunk=(f"fc {config.chain_hidden[-1]}",) * (layers - 1),
+        ladders=("",) * layers,
+    )
+
+
+# How the layers of a ladder are laid out for other generators.
+LAYOUTS: dict[str, Callable[[Config], Config]] = {
+    "one-layer": single_layer,
+    "bottom": chain_layers,
+    "noise chain": chain_layers,
+}
+
+
 class System(nn.Module):
     """A prior, a generator, an inference model and an objective, put together by a ``Config``.
 
@@ -91,43 +197,30 @@ class System(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config, kind = config, row(config.system)
-        c = config
-        channels = c.image[0]
-        levels = tuple(s.replace("C", str(channels)) for s in c.levels)
-        shared = {"norm": c.norm, "bias": c.bias}
-        self.prior = (
-            EBMPrior(
-                c.dims,
-                c.prior_hidden,
-                act=c.prior_act,
-                spectral_norm=c.spectral_norm,
-                steps=c.prior_steps,
-                step_size=c.prior_step_size,
-            )
-            if kind.prior == "ebm"
-            else StandardNormal(c.dims)
-        )
-        self.generator = LadderGenerator(
-            c.dims, c.image, levels, join=c.join, sigma=c.sigma, act=c.act, **shared
-        )
-        self.inference = (
-            LadderEncoder(c.dims, c.image, c.trunk, c.ladders, act=c.encoder_act, **shared)
-            if kind.inference == "amortised"
-            else LangevinPosterior(c.posterior_steps, c.posterior_step_size)
-        )
-        self.objective = kind.objective
+        self.prior = PRIORS[kind.prior](config)
+        self.generator = GENERATORS[kind.generator](config)
+        self.inference = INFERENCES[kind.inference](config)
+        self.objective = OBJECTIVES[kind.objective]
 
-    def loss(self, x: Tensor, *, prior_weight: float, rng: torch.Generator | None) -> Outcome:
-        """The objective of this row on images x, for generator and inference."""
-        step = OBJECTIVES[self.objective]
-        return step(self, x, prior_weight=prior_weight, kl=self.config.kl, rng=rng)
+    def loss(
+        self,
+        x: Tensor,
+        *,
+        prior_weight: float,
+        rng: torch.Generator | None,
+        rows: Tensor | None = None,
+    ) -> Outcome:
+        """The objective of this row on images x, for generator and inference; ``rows`` (B,) says
+        which training images they are, for an inference that remembers them."""
+        return self.objective.nets(self, x, prior_weight=prior_weight, rng=rng, rows=rows)
 
-    def encode(self, x: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
-        """Codes of images: the mean of q(z | x), or one Langevin sample of p(z | x)."""
-        if self.inference.amortised:
-            with torch.no_grad():
-                return self.inference.posterior(x).mean
-        return self.inference.sample(x, self.prior, self.generator, rng=rng)
+    def encode(
+        self, x: Tensor, *, noise: bool = False, rng: torch.Generator | None = None
+    ) -> Tensor:
+        """Codes of images, (B, D): the mean of q(z | x), or with ``noise`` a draw; always one
+        sample where q is a Langevin chain, always z(x) where the encoder is deterministic."""
+        with torch.no_grad():
+            return self.inference.draw(x, self.prior, self.generator, noise=noise, rng=rng)[0]
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """``fit``: one training loop for every system, with logs, checkpoints, resume and a guard."""
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -12,25 +13,22 @@ from tqdm import tqdm
 from . import checkpoints
 from .data import to_float
 from .errors import UsageError
-from .objectives import prior_loss
+from .feed import Feed, keep_freed_memory
+from .graphs import Recorded
+from .monitor import check, detached, moments
 from .systems import System
 
 PRECISIONS = ("bf16", "float32")
+FIT_BLOCK = 1000  # images at a time, where a prior is fitted to the codes of all
 LR_WARMUP = 200  # steps; a Tanh output under a summed squared error can die at -1 without it
-# f_gap = f_pos - f_neg: where it opens, K steps no longer follow f, and f and the codes run away
-# together, long before anything overflows.
-LIMITS = {"f_gap": 50.0, "f_pos": 1e3, "f_neg": 1e3, "z_pos_max": 100.0, "z_neg_max": 100.0}
-
-
-class Diverged(RuntimeError):
-    """Training left every reasonable range; the message says which quantity did, and when."""
 
 
 class Trainer:
     """The state of one training run: a system, its optimisers, its noise, its log.
 
-    ``images`` is uint8 (N, C, H, W) on the device of the system. ``precision`` is "bf16"
-    (autocast; f stays in float32) or "float32", the reference.
+    ``images`` is uint8 (N, C, H, W); the work is done on the device of the system. ``precision``
+    is "bf16" (autocast; f stays in float32) or "float32", the reference. On CUDA a step is one
+    recorded graph; nowhere does a step wait for its own numbers.
     """
 
     def __init__(self, system: System, images: Tensor, *, seed: int = 0, precision: str = "bf16"):
@@ -39,69 +37,163 @@ class Trainer:
             raise UsageError(
                 f"the system takes images {c.image}, but the data are {tuple(images.shape[1:])}."
             )
-        self.system, self.images, self.seed, self.step = system, images, seed, 0
-        self.batch = min(c.batch, len(images))
+        device = next(system.generator.parameters()).device
+        keep_freed_memory()
+        self.system, self.seed, self.step = system, seed, 0
+        self.feed = Feed(images, c.batch, seed=seed, device=device)
         self.precision = precision
-        self.nets = [*system.generator.parameters(), *system.inference.parameters()]
-        options = {"betas": c.betas, "fused": True}
+        own = system.objective.prior is not None  # does the prior have a loss of its own?
+        nets = [system.generator, system.inference] + [system.prior] * (not own)
+        base = system.prior.base_parameters()
+        tilt = [p for p in system.prior.parameters() if all(p is not b for b in base)]
+        cuda = device.type == "cuda"
+        options = {"betas": c.betas, "fused": True, "capturable": cuda}
+
+        def rate(value: float) -> float | Tensor:
+            return torch.tensor(value, device=device) if cuda else value  # a graph reads it
+
         self.optimisers = {
-            "nets": torch.optim.Adam(self.nets, c.lr, weight_decay=c.weight_decay, **options)
-        }
-        if system.prior.learned:
-            self.optimisers["prior"] = torch.optim.Adam(
-                system.prior.parameters(), c.lr_prior, **options
+            "nets": torch.optim.Adam(
+                [p for net in nets for p in net.parameters()],
+                rate(c.lr),
+                weight_decay=c.weight_decay,
+                **options,
             )
-        self.rng = torch.Generator(images.device).manual_seed(seed)
-        self.order: tuple[int, Tensor] = (-1, torch.empty(0))  # of one epoch, made when needed
+        }
+        if own and (tilt or base):
+            groups = [
+                {"params": tilt, "lr": rate(c.lr_prior)},
+                {"params": base, "lr": rate(c.lr_chain)},
+            ]
+            groups = [group for group in groups if group["params"]]
+            self.optimisers["prior"] = torch.optim.Adam(groups, **options)
+        self.rng = torch.Generator(device).manual_seed(seed)
+        if not system.inference.amortised:
+            system.inference.prepare(len(images), system.prior, rng=self.rng)
+        weights = {k for k, _ in system.named_parameters()}
+        self.averaged = {  # of weights and of the statistics of batch normalisation
+            k: v.clone()
+            for k, v in system.state_dict().items()
+            if c.ema and (k in weights or k.endswith(("running_mean", "running_var")))
+        }
+        self.stages = self.recorded()
         self.log: dict[str, list[float]] = {}
+        self.fit_log: dict[str, list[float]] = {}  # of the second stage
         self.seconds = 0.0  # spent in run(), over all sessions
 
-    def images_at(self, step: int) -> Tensor:
-        """The batch of a step, as floats: every epoch its own order, a function of the seed."""
-        epoch, i = divmod(step, len(self.images) // self.batch)
-        if self.order[0] != epoch:
-            rng = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            picked = torch.randperm(len(self.images), generator=rng)
-            self.order = epoch, picked.to(self.images.device)
-        x = to_float(self.images[self.order[1][i * self.batch :][: self.batch]])
-        return x.contiguous(memory_format=torch.channels_last)
+    def recorded(self) -> list[Recorded]:
+        """The steps of both stages, to be recorded anew where there are CUDA graphs."""
+        device = self.rng.device
+        return [Recorded(stage, device, rng=self.rng) for stage in (self.learn, self.fit_prior)]
+
+    @property
+    def total(self) -> int:
+        """Steps of both stages together; a prior that is fitted at once takes one step for it."""
+        c, objective = self.system.config, self.system.objective
+        return c.steps + (1 if objective.fit else c.fit_steps if objective.afterwards else 0)
 
     def rate(self, step: int) -> float:
-        """The factor on both learning rates at a step."""
+        """The factor on the learning rates at a step; each stage has its own rise and fall."""
         c = self.system.config
-        rise = min(1.0, (step + 1) / LR_WARMUP)
+        second = self.total > step >= c.steps
+        start, length = (c.steps, self.total - c.steps) if second else (0, c.steps)
+        rise = min(1.0, (step - start + 1) / LR_WARMUP)
         if c.lr_decay == "cosine":
-            return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / c.steps)))
-        epoch = step * self.batch // len(self.images)
+            return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - start) / length)))
+        epoch = (step - start) * self.feed.batch // len(self.feed.all)
         return rise * (0.998**epoch if c.lr_decay == "epoch" else 1.0)
 
     def advance(self) -> dict[str, Tensor]:
-        """One step: (beta, phi) on the objective, then alpha on f(z_neg) - f(z_pos)."""
-        c, system = self.system.config, self.system
-        for optimiser in self.optimisers.values():
-            optimiser.zero_grad(set_to_none=True)
-            for group in optimiser.param_groups:
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) * self.rate(self.step)
-        x = self.images_at(self.step)
-        weight = min(1.0, (self.step + 1) / c.warmup) if c.warmup else 1.0
+        """One step of the stage that is due, and word to the prior of how far it has come."""
+        c, objective = self.system.config, self.system.objective
+        second = self.step >= c.steps
+        for group in (g for o in self.optimisers.values() for g in o.param_groups):
+            value = group.setdefault("initial_lr", float(group["lr"])) * self.rate(self.step)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(value)
+            else:
+                group["lr"] = value
+        self.feed.load(self.step, min(1.0, (self.step + 1) / c.warmup) if c.warmup else 1.0)
+        terms = self.fit_at_once() if second and objective.fit else self.stages[second]()
+        self.step += 1
+        if self.tell_prior():
+            self.forget("prior")
+            self.stages = self.recorded()  # what a step does has changed
+        return terms
+
+    def tell_prior(self) -> bool:
+        """Tell the prior how far its training is; True if it now begins to learn another part."""
+        c, later = self.system.config, self.system.objective.afterwards
+        start, length = (c.steps, c.fit_steps) if later else (0, c.steps)
+        return self.system.prior.proceed(max(0, self.step - start), max(1, length))
+
+    def learn(self) -> dict[str, Tensor]:
+        """(beta, phi) on the objective, then alpha on the prior's loss of z_pos and z_neg."""
+        system = self.system
+        self.optimisers["nets"].zero_grad(set_to_none=True)
+        x, rows, weight = self.feed.floats(), self.feed.rows, self.feed.share
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            loss, z_pos, terms = system.loss(x, prior_weight=weight, rng=self.rng)
+            loss, z_pos, terms = system.loss(x, prior_weight=weight, rng=self.rng, rows=rows)
         loss.backward()
         self.optimisers["nets"].step()
         z_neg = system.prior.sample(len(x), rng=self.rng)
-        if "prior" in self.optimisers:
-            loss, more = prior_loss(system.prior, z_pos, z_neg, penalty=c.penalty)
-            loss.backward()
-            self.optimisers["prior"].step()
-            terms |= more | {"f_gap": more["f_pos"] - more["f_neg"]}
-        for name, z in (("z_pos", z_pos), ("z_neg", z_neg)):
-            terms |= {
-                f"{name}_mean": z.mean(),
-                f"{name}_std": z.std(),
-                f"{name}_max": z.abs().amax(),
-            }
-        self.step += 1
-        return {k: v.detach() for k, v in terms.items()}
+        if not system.objective.afterwards:
+            terms |= self.learn_prior(z_pos, z_neg)
+        if self.averaged:
+            self.average()
+        return detached(terms | moments(z_pos=z_pos, z_neg=z_neg))
+
+    def learn_prior(self, z_pos: Tensor, z_neg: Tensor) -> dict[str, Tensor]:
+        """One step of alpha, if the prior has a loss of its own; the terms to log."""
+        if "prior" not in self.optimisers:
+            return {}
+        system = self.system
+        self.optimisers["prior"].zero_grad(set_to_none=True)
+        loss, terms = system.objective.prior(
+            system.prior, z_pos, z_neg, penalty=system.config.penalty, rng=self.rng
+        )
+        loss.backward()
+        self.optimisers["prior"].step()
+        gap = {"f_gap": terms["f_pos"] - terms["f_neg"]} if "f_pos" in terms else {}
+        return terms | gap
+
+    def fit_prior(self) -> dict[str, Tensor]:
+        """One step of the second stage: the encoder is done, the prior learns from its codes."""
+        system = self.system
+        system.eval()
+        system.prior.train()
+        z_pos = system.encode(self.feed.floats(), noise=True, rng=self.rng)
+        z_neg = system.prior.sample(len(z_pos), rng=self.rng)
+        return detached(self.learn_prior(z_pos, z_neg) | moments(z_pos=z_pos, z_neg=z_neg))
+
+    def fit_at_once(self) -> dict[str, Tensor]:
+        """The whole second stage of a prior that is fitted to the codes of all images."""
+        system, device = self.system.eval(), self.feed.rows.device
+        blocks = (to_float(x.to(device)) for x in self.feed.all.split(FIT_BLOCK))
+        codes = [system.encode(x, noise=True, rng=self.rng) for x in blocks]
+        return system.prior.fit(torch.cat(codes), seed=self.seed)
+
+    def forget(self, name: str) -> None:
+        """Reset an optimiser in place: what has no gradient from now on then stays as it is."""
+        for state in self.optimisers[name].state.values():
+            for value in state.values():
+                value.zero_()
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Move the averaged weights by one step: w <- ema w + (1 - ema) w_now."""
+        now = self.system.state_dict()
+        torch._foreach_lerp_(
+            [*self.averaged.values()], [now[k] for k in self.averaged], 1 - self.system.config.ema
+        )
+
+    def model(self) -> System:
+        """The system to sample from and to keep: a copy with averaged weights, if there are any."""
+        if not self.averaged:
+            return self.system
+        kept = copy.deepcopy(self.system)
+        kept.load_state_dict(self.averaged, strict=False)
+        return kept.eval()
 
     def run(
         self,
@@ -126,19 +218,26 @@ class Trainer:
                 sums = {k: sums.get(k, 0) + v for k, v in terms.items()}
                 count += 1
                 bar.update()
-                if self.step % log_every and self.step < steps:
+                last = self.step in (steps, self.system.config.steps)  # of a stage or of all
+                if self.step % log_every and not last:
                     continue
                 means = {k: float(v) / count for k, v in sums.items()}
                 sums, count = {}, 0
                 check(means, self.step)
+                log = self.fit_log if self.step > self.system.config.steps else self.log
                 for k, v in {"step": self.step, **means}.items():
-                    self.log.setdefault(k, []).append(v)
+                    log.setdefault(k, []).append(v)
                 bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if k in SHOWN})
                 self.seconds = time.monotonic() - start
                 if on_log:
                     on_log(self)
                     self.system.train()
         self.system.eval()
+
+    @property
+    def table(self) -> Tensor | None:
+        """The chains that a warm Langevin inference keeps, one row a training image."""
+        return getattr(self.system.inference, "table", None)
 
     def save(self, stem: str | Path) -> None:
         """Everything that ``restore`` needs to go on as if nothing had happened."""
@@ -147,7 +246,10 @@ class Trainer:
         for name, optimiser in self.optimisers.items():
             for i, state in optimiser.state_dict()["state"].items():
                 tensors |= {f"{name}.{i}.{k}": v for k, v in state.items()}
-        state = {k: getattr(self, k) for k in ("seed", "step", "seconds", "log")}
+        tensors |= {f"averaged.{k}": v for k, v in self.averaged.items()}
+        if self.table is not None:
+            tensors["table"] = self.table
+        state = {k: getattr(self, k) for k in LOGGED}
         checkpoints.save(stem, tensors, {"config": self.system.config.to_json(), **state})
 
     def restore(self, stem: str | Path) -> None:
@@ -165,25 +267,24 @@ class Trainer:
         self.rng.set_state(tensors.pop("rng"))
         for name, optimiser in self.optimisers.items():
             record = optimiser.state_dict()
-            record["state"] = _nested(tensors, name)
+            params = [p for group in optimiser.param_groups for p in group["params"]]
+            record["state"] = {
+                i: {k: torch.empty_like(params[i]).copy_(v) if v.dim() else v for k, v in s.items()}
+                for i, s in _nested(tensors, name).items()
+            }  # in the memory layout of the parameters: fused Adam pairs them as they lie
             optimiser.load_state_dict(record)
-        own = {k.removeprefix("system."): v for k, v in tensors.items() if k.startswith("system.")}
-        self.system.load_state_dict(own)
-        self.step, self.seconds, self.log = meta["step"], meta["seconds"], meta["log"]
+        self.system.load_state_dict(_under(tensors, "system"))
+        for k, v in _under(tensors, "averaged").items():
+            self.averaged[k].copy_(v)
+        if self.table is not None:
+            self.table.copy_(tensors["table"])
+        for k in LOGGED:
+            setattr(self, k, meta[k])
+        self.tell_prior()
 
 
-SHOWN = ("nll", "kl", "f_pos", "f_neg", "z_pos_std", "z_neg_std")
-
-
-def check(means: dict[str, float], step: int) -> None:
-    """Raise Diverged with one sentence if a logged mean is not finite or beyond ``LIMITS``."""
-    for name, value in means.items():
-        limit = LIMITS.get(name, math.inf)
-        if not math.isfinite(value) or abs(value) > limit:
-            raise Diverged(
-                f"training diverged at step {step}: {name} = {value:.3g} (limit {limit:g}); "
-                "try a smaller lr_prior, a larger penalty on f^2, or spectral_norm."
-            )
+LOGGED = ("seed", "step", "seconds", "log", "fit_log")
+SHOWN = ("nll", "sse", "kl", "bce", "code_elbo", "f_pos", "f_neg", "z_pos_std", "z_neg_std")
 
 
 def _nested(tensors: dict[str, Tensor], name: str) -> dict[int, dict[str, Tensor]]:
@@ -192,6 +293,10 @@ def _nested(tensors: dict[str, Tensor], name: str) -> dict[int, dict[str, Tensor
         _, i, field = key.split(".")
         state.setdefault(int(i), {})[field] = tensors[key]
     return state
+
+
+def _under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
 
 
 def channels_last(module: nn.Module) -> nn.Module:

@@ -1,19 +1,115 @@
-"""What several files of tests share: a browser, and the built site by both ways of access."""
+"""What several test files share: pixels, data roots of the test's own, sentences, a browser."""
 
 import functools
-import http.server
 import os
 import shutil
 import threading
+import urllib.request
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.error import URLError
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from jlebm_core import data, paths
+from jlebm_core.data import download
+from jlebm_core.errors import UsageError
 
 SITE = Path(__file__).resolve().parents[1] / "_build" / "html"
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync"
 ).split()
+
+
+def pixels(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def write_images(folder: Path, arrays, suffix: str = ".png") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, array in enumerate(arrays):
+        Image.fromarray(array).save(folder / f"{i:03d}{suffix}")
+
+
+def sentence(*args, **kwargs) -> str:
+    """The message of the UsageError that ``load`` raises: one line, ending in a full stop."""
+    with pytest.raises(UsageError) as caught:
+        data.load(*args, **kwargs)
+    message = str(caught.value)
+    assert message.endswith(".") and "\n" not in message
+    return message
+
+
+@pytest.fixture
+def roots(tmp_path, monkeypatch):
+    """JLEBM_DATA and an empty cache of the test's own; any download fails."""
+    monkeypatch.setenv("JLEBM_DATA", str(tmp_path / "own"))
+    monkeypatch.setattr(paths, "cache_dir", lambda: tmp_path / "cache")
+
+    def refuse(*args, **kwargs):
+        raise URLError("no network\n here")
+
+    monkeypatch.setattr(download, "urlopen", refuse)
+    monkeypatch.setattr(download, "PAUSE", 0)
+    return tmp_path / "own", tmp_path / "cache"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves ``files``, name -> bytes, on 127.0.0.1; understands Range unless told otherwise.
+
+    ``plan`` holds what the next requests get instead: a status, or ("cut", n), the connection
+    closed after n bytes of the body. ``asked`` lists (name, Range header) of all requests.
+    """
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.plan, self.asked, self.ranges = {}, [], [], True
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{name}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        name, wanted = self.path[1:], self.headers["Range"]
+        self.server.asked.append((name, wanted))
+        order = self.server.plan.pop(0) if self.server.plan else None
+        body = self.server.files.get(name)
+        if body is None or isinstance(order, int):
+            self.send_error(order or 404)
+            return
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        if not self.server.ranges:
+            start = 0
+        elif start >= len(body) and wanted:
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        self.end_headers()
+        self.wfile.write(body[start:][: order[1] if order else None])
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A Server; downloads are allowed, and wait for nothing between attempts."""
+    monkeypatch.setattr(download, "urlopen", urllib.request.urlopen)
+    monkeypatch.setattr(download, "PAUSE", 0)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
 
 
 def patience():
@@ -41,12 +137,12 @@ def browser():
 def addresses():
     """Where the site lies, by way of access: on disk and on a loopback server."""
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
+    class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *args):
             pass
 
     handler = functools.partial(Quiet, directory=SITE)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield {"file": SITE.as_uri(), "http": f"http://127.0.0.1:{server.server_port}"}
     server.shutdown()

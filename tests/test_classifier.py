@@ -13,6 +13,7 @@ from jlebm_core.evaluate.classifier import (
     available,
     fit_classifier,
     load_classifier,
+    recipe,
     save_classifier,
 )
 
@@ -43,8 +44,9 @@ def test_shipped_classifier_reaches_its_recorded_accuracy(name):
     labels = load_classifier(name).predict(test.images)
     measured = (labels == test.labels).double().mean().item()
     assert measured == pytest.approx(recorded, abs=2 / len(test))  # rounding may flip a tie
-    assert measured >= {"mnist": 0.993, "fashion-mnist": 0.91}.get(name, 0.9)
-    assert weights.stat().st_size < 1_000_000
+    least = {"mnist": 0.993, "fashion-mnist": 0.91, "cifar10-jpeg": 0.8}
+    assert measured >= least.get(name, 0.9)
+    assert weights.stat().st_size <= 2_000_000
 
 
 def test_fit_separates_levels_and_returns_float16_weights(fitted):
@@ -100,6 +102,26 @@ def test_augmentation_keeps_plain_images_and_moves_a_dot_a_little():
         centre = (moved.sum((1, 5 - dim)) @ axis.double()) / mass
         assert 2 < centre.abs().max() < (2 + 2 * 0.1764) * 1.106
         assert centre.abs().mean() > 0.5 and abs(centre.mean()) < 4.5 * 1.2 / 500**0.5
+
+
+def test_flip_mirrors_about_half_of_the_images_and_changes_nothing_else():
+    x = toy("train", 400, (3, 28, 28)).images
+    plain, moved = (
+        augment(x, torch.Generator().manual_seed(0), flip=flip).int() for flip in (False, True)
+    )
+    as_it_was = (moved - plain).abs().flatten(1).amax(1) <= 1  # rounding may differ
+    mirrored = (moved - plain.flip(-1)).abs().flatten(1).amax(1) <= 1
+    assert (as_it_was ^ mirrored).all()
+    assert abs(mirrored.double().mean() - 0.5) < 4.5 * 0.5 / 400**0.5
+
+
+def test_recipes_are_those_of_the_shipped_files():
+    for name in available():
+        _, file = checkpoints.files(paths.shipped("checkpoints", f"classifier-{name}"))
+        meta, how = json.loads(file.read_text()), recipe(name)
+        built = meta["architecture"]
+        assert (tuple(built["channels"]), built["dim"]) == (how.channels, how.dim)
+        assert meta["epochs"] == how.epochs and meta["seed"] == 0
 
 
 def test_wrong_use_is_one_sentence():

@@ -1,75 +1,15 @@
-"""Loading: the sets by name, folders and .npz files, and one clear sentence for what goes wrong."""
+"""Loading: names and splits, folders and .npz files, one clear sentence for what goes wrong."""
 
-import gzip
-import hashlib
 import zipfile
-from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
+from conftest import pixels, sentence, write_images
 from PIL import Image
-from torchvision import datasets
 
-from jlebm_core import data, glyphs, paths
+from jlebm_core import data, glyphs
 from jlebm_core.data import load
-from jlebm_core.errors import UsageError
-
-MNIST_MD5 = {
-    "train": "6bbc9ace898e44ae57da46a324031adb",
-    "test": "2646ac647ad5339dbf082846283269ea",
-}
-
-
-def pixels(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">i4").tobytes()
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "wb") as file:
-        file.write(header + array.tobytes())
-
-
-def write_mnist(raw: Path, suffix: str = "") -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """A tiny MNIST in torchvision's layout; returns split -> (images, labels)."""
-    made = {"train": (pixels(7, 28, 28), pixels(7) % 10), "test": (pixels(3, 28, 28), pixels(3))}
-    for prefix, (images, labels) in zip(("train", "t10k"), made.values(), strict=True):
-        write_idx(raw / f"{prefix}-images-idx3-ubyte{suffix}", images)
-        write_idx(raw / f"{prefix}-labels-idx1-ubyte{suffix}", labels)
-    return made
-
-
-def write_images(folder: Path, arrays, suffix: str = ".png") -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, array in enumerate(arrays):
-        Image.fromarray(array).save(folder / f"{i:03d}{suffix}")
-
-
-@pytest.fixture
-def roots(tmp_path, monkeypatch):
-    """JLEBM_DATA and an empty cache of the test's own; any download fails."""
-    monkeypatch.setenv("JLEBM_DATA", str(tmp_path / "own"))
-    for module in (paths, data):
-        monkeypatch.setattr(module, "cache_dir", lambda: tmp_path / "cache")
-
-    def refuse(*args, **kwargs):
-        raise URLError("no network\n here")
-
-    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", refuse)
-    return tmp_path / "own", tmp_path / "cache"
-
-
-def sentence(*args, **kwargs) -> str:
-    """The message of the UsageError that ``load`` raises: one line, ending in a full stop."""
-    with pytest.raises(UsageError) as caught:
-        load(*args, **kwargs)
-    message = str(caught.value)
-    assert message.endswith(".") and "\n" not in message
-    return message
 
 
 def test_eight_bits_round_trip_exactly():
@@ -89,80 +29,6 @@ def test_glyphs_are_the_rendered_ones():
         assert torch.equal(loaded.labels, labels)
         assert all(torch.equal(loaded.factors[k], factors[k]) for k in glyphs.FACTORS)
     assert len(load("glyphs", "test")) == 4_000 and data.GLYPHS["train"] == (20_000, 0)
-
-
-@pytest.mark.parametrize(
-    ("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")]
-)
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-@pytest.mark.parametrize("where", [0, 1])
-def test_mnist_in_torchvisions_layout(roots, name, folder, suffix, where):
-    made = write_mnist(roots[where] / folder / "raw", suffix)
-    for split, (images, labels) in made.items():
-        loaded = load(name, split, download=False)
-        assert loaded.shape == (1, 28, 28) and loaded.images.dtype == torch.uint8
-        assert np.array_equal(loaded.images[:, 0].numpy(), images)
-        assert loaded.labels.tolist() == labels.tolist() and loaded.labels.dtype == torch.int64
-        assert torch.equal(load(name, split, limit=2).images, loaded.images[:2])
-        if not suffix:
-            peer = getattr(datasets, folder)(roots[where], train=split == "train")
-            assert torch.equal(peer.data, loaded.images[:, 0])
-            assert torch.equal(peer.targets, loaded.labels)
-
-
-def test_mnist_nowhere_says_what_was_tried_and_what_to_do(roots):
-    message = sentence("mnist")
-    assert all(str(root / "MNIST" / "raw") in message for root in roots)
-    assert "no network here" in message and "set JLEBM_DATA" in message
-    assert "--data glyphs" in message
-    assert "not allowed" in sentence("mnist", download=False)
-    assert not list(roots[1].iterdir()), "a failed download leaves nothing"
-
-
-def test_mnist_download_lands_in_the_cache_whole(roots, monkeypatch):
-    def fetch(url, download_root, filename, md5):
-        made = write_mnist(roots[0] / "source")  # the archive's content
-        stem = filename.removesuffix(".gz")
-        source = roots[0] / "source" / stem
-        Path(download_root, stem).write_bytes(source.read_bytes())
-        Path(download_root, filename).write_bytes(b"archive")
-        fetch.images = made["test"][0]
-
-    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", fetch)
-    loaded = load("mnist", "test")
-    assert np.array_equal(loaded.images[:, 0].numpy(), fetch.images)
-    assert [p.name for p in roots[1].iterdir()] == ["MNIST"]
-    assert sorted(p.name for p in (roots[1] / "MNIST" / "raw").iterdir()) == sorted(
-        stem for pair in data._IDX.values() for stem in pair
-    )
-    assert torch.equal(load("mnist", "test", download=False).images, loaded.images)
-
-
-def test_broken_mnist_files_are_named(roots):
-    raw = roots[0] / "MNIST" / "raw"
-    write_mnist(raw)
-    images = raw / "train-images-idx3-ubyte"
-    whole = images.read_bytes()
-    for broken in (whole[:-1], whole + b"0", b"", b"\0\0\x09" + whole[3:]):
-        images.write_bytes(broken)
-        assert f"{images} is not a complete IDX file" in sentence("mnist")
-    write_idx(images, pixels(6, 28, 28))
-    assert "6 images but 7 labels" in sentence("mnist")
-    images.unlink()
-    images.with_suffix(".gz").write_bytes(gzip.compress(whole)[:-9])
-    assert f"{images}.gz cannot be read" in sentence("mnist")
-
-
-@pytest.mark.parametrize(("split", "n", "labels"), [("train", 60_000, [5, 0, 4, 1, 9]),
-                                                    ("test", 10_000, [7, 2, 1, 0, 4])])  # fmt: skip
-def test_the_real_mnist_is_byte_exact(split, n, labels):
-    try:
-        loaded = load("mnist", split, download=False)
-    except UsageError:
-        pytest.skip("MNIST is not on this machine")
-    assert loaded.images.shape == (n, 1, 28, 28) and loaded.labels[:5].tolist() == labels
-    header = bytes((0, 0, 8, 3)) + np.array((n, 28, 28), ">i4").tobytes()
-    assert hashlib.md5(header + loaded.images.numpy().tobytes()).hexdigest() == MNIST_MD5[split]
 
 
 def test_folder_is_read_recursively_in_sorted_order(tmp_path):

@@ -1,6 +1,7 @@
-"""FID and KID against closed forms, own formulas and symmetries."""
+"""FID and its kin against closed forms, own formulas, symmetries and torch-fidelity as a whole."""
 
 import sys
+import weakref
 from urllib.error import URLError
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from jlebm_core.errors import UsageError
 from jlebm_core.evaluate import fid
 from jlebm_core.evaluate.classifier import load_classifier
+from jlebm_core.evaluate.features import INCEPTION, Extractor, Features, Stream
 
 torch_fidelity = pytest.importorskip("torch_fidelity")
 TABLE = torch.zeros(0)  # features of image i; filled by the tests, read by LookUp
@@ -145,7 +147,7 @@ def test_floor_compares_disjoint_parts_that_cover_the_images(monkeypatch):
 
 def test_records_are_flat_and_complete(clouds):
     scores = fid.compare(*clouds, features="test-look-up", kid_subset_size=100, seed=4)
-    one, two = fid.metric_records(scores, reference="train", langevin_steps=60)
+    one, two, three, four = fid.metric_records(scores, reference="train", langevin_steps=60)
     shared = {
         "features": "test-look-up",
         "samples": 300,
@@ -157,9 +159,176 @@ def test_records_are_flat_and_complete(clouds):
     assert one == {"name": "fid", "value": scores["fid"]} | shared
     kid = {"name": "kid", "value": scores["kid"], "std": scores["kid_std"]}
     assert two == kid | {"subset_size": 100, "subsets": 100, "seed": 4} | shared
+    ball = shared | {"neighborhood": 3, "seed": 4, "reference_samples": 300}
+    assert three == {"name": "precision", "value": scores["precision"]} | ball
+    assert four == {"name": "recall", "value": scores["recall"]} | ball
     real = fid.metric_records(scores, suffix="_floor")
-    assert [r["name"] for r in real] == ["fid_floor", "kid_floor"]
+    names = ["fid_floor", "kid_floor", "precision_floor", "recall_floor"]
+    assert [r["name"] for r in real] == names
     assert "langevin_steps" not in real[0]
+
+
+def test_inception_score_has_a_record_where_there_are_logits():
+    scores = fid.compare(pictures(0, 120), pictures(1, 100), seed=4)
+    (record,) = [r for r in fid.metric_records(scores) if r["name"] == "inception_score"]
+    assert record == {
+        "name": "inception_score",
+        "value": scores["inception_score"],
+        "std": scores["inception_score_std"],
+        "splits": 10,
+        "seed": 4,
+        "features": "mnist-classifier",
+        "samples": 120,
+        "eight_bit": True,
+    }
+    assert 1 < record["value"] < 10
+
+
+def test_inception_score_of_equal_images_is_one():
+    scores = fid.compare(pictures(0, 1).repeat(100, 1, 1, 1), pictures(1, 100))
+    assert scores["inception_score"] == pytest.approx(1, abs=1e-12)
+
+
+class OneByOne(torch.utils.data.Dataset):
+    """Images as torch-fidelity takes them: bare tensors, one at a time."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.images[i]
+
+
+def test_figures_are_those_of_torch_fidelity_as_a_whole():
+    a, b = pictures(0, 130), pictures(1, 130)
+    scores = fid.compare(a, b, seed=3)
+    whole = torch_fidelity.calculate_metrics(
+        input1=OneByOne(a),
+        input2=OneByOne(b),
+        **dict.fromkeys(("isc", "fid", "kid", "prc"), True),
+        feature_extractor="mnist-classifier",
+        kid_subset_size=65,
+        rng_seed=3,
+        batch_size=500,
+        **{"cuda": False, "cache": False, "save_cpu_ram": True, "verbose": False},
+    )
+    for ours, key in (
+        ("fid", "frechet_inception_distance"),
+        ("kid", "kernel_inception_distance_mean"),
+        ("kid_std", "kernel_inception_distance_std"),
+        ("inception_score", "inception_score_mean"),
+        ("inception_score_std", "inception_score_std"),
+        ("precision", "precision"),
+        ("recall", "recall"),
+    ):
+        assert scores[ours] == pytest.approx(whole[key], rel=1e-9), ours
+
+
+def test_streamed_samples_give_the_same_figures_bit_for_bit():
+    a, b = pictures(0, 1100), pictures(1, 1000)
+    taken = Extractor("mnist-classifier", (1, 28, 28))(b)
+    for blocks in (a.split(500), a.split(1000)):
+        assert fid.compare(Stream(1100, iter(blocks)), taken) == fid.compare(a, b)
+
+
+def test_a_stream_is_drawn_block_by_block_with_gradients_allowed(clouds):
+    alive, most = weakref.WeakSet(), 0
+
+    def blocks():
+        nonlocal most
+        for start in range(0, 300, 7):
+            assert torch.is_grad_enabled(), "Langevin chains take gradients"
+            block = clouds[0][start : start + 7].clone()
+            alive.add(block)
+            most = max(most, len(alive))
+            yield block
+
+    scores = fid.compare(Stream(300, blocks()), clouds[1], features="test-look-up")
+    assert scores == fid.compare(*clouds, features="test-look-up")
+    assert most <= 2
+
+
+def test_a_stream_is_not_touched_if_it_would_be_in_vain():
+    def blocks():
+        raise AssertionError("drawn")
+        yield
+
+    with pytest.raises(UsageError, match="more than 64 images"):
+        fid.compare(Stream(64, blocks()), pictures(0, 100))
+
+
+def test_precision_and_recall_of_known_clouds(monkeypatch):
+    near = cloud(0, 200, [0.0, 0.0], [1.0, 1.0])
+    far = near + 100
+    table = torch.cat([near, far])
+    monkeypatch.setattr(sys.modules[__name__], "TABLE", table)
+
+    def both(samples, reference):
+        scores = fid.compare(samples, reference, features="test-look-up")
+        return scores["precision"], scores["recall"], scores["prc_samples"]
+
+    half = torch.cat([rows(0, 100), rows(200, 300)])
+    assert both(rows(0, 200), rows(0, 200)) == (1, 1, 200)
+    assert both(rows(200, 400), rows(0, 200)) == (0, 0, 200)
+    precision, recall, _ = both(half, rows(0, 200))
+    assert precision == 0.5 and recall > 0.8
+    precision, recall, count = both(rows(0, 200), torch.cat([rows(0, 200), rows(200, 400)]))
+    assert count == 200 and precision > 0.8 and abs(recall - 0.5) < 4.5 * 0.5 / 200**0.5
+
+
+def test_equal_numbers_are_drawn_for_precision_and_recall(monkeypatch):
+    monkeypatch.setattr(fid, "PRC_IMAGES", 50)
+    scores = fid.compare(pictures(0, 90), pictures(1, 100))
+    assert scores["prc_samples"] == 50
+
+
+def gaussian(seed, n, dim):
+    x = torch.randn(n, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return Features(None, x, None)
+
+
+def test_the_curve_extrapolates_a_straight_line_exactly(monkeypatch):
+    monkeypatch.setattr(fid, "frechet_distance", lambda a, b: 3 + 70 / len(a))
+    found = fid.fid_curve(gaussian(0, 1000, 2), gaussian(1, 10, 2), repeats=2)
+    assert found["sizes"][0] == 100 and found["sizes"][-1] == 1000 and len(found["sizes"]) == 15
+    assert found["fid"] == [[3 + 70 / n] * 2 for n in found["sizes"]]
+    assert found["fid_infinity"] == pytest.approx(3, rel=1e-9)
+    assert found["slope"] == pytest.approx(70, rel=1e-9)
+
+
+def test_the_curve_of_gaussian_features_has_the_slope_of_theory():
+    # N(0, I) in d dimensions against a reference of exactly this mean and covariance: with sample
+    # mean m and covariance S, E FID = E |m|^2 + E tr(S + I - 2 S^(1/2)) = c / N + O(1 / N^2) with
+    # c = d + E tr((S - I)^2) N / 4 = d + d (d + 1) / 4
+    d, pool, repeats, sizes = 2, 40_000, 1000, [50, 100, 400]
+    c = d + d * (d + 1) / 4
+    reference = Features(None, cloud(0, 50, [0.0] * d, [1.0] * d), None)
+    x = Features(None, cloud(7, pool, [0.0] * d, [1.0] * d), None)  # at FID 0 exactly
+    assert abs(fid.frechet_distance(x, reference)) < 1e-9
+    found = fid.fid_curve(x, reference, sizes=sizes, repeats=repeats, seed=1)
+    bounds = [4.5 * np.std(figures) / repeats**0.5 for figures in found["fid"]]
+    for n, figures, bound in zip(sizes, found["fid"], bounds, strict=True):
+        theory = c * (1 / n - 1 / pool)  # subsets are drawn without replacement
+        # beside the noise of the mean: the next order, and the pool's own kurtosis
+        assert abs(np.mean(figures) - theory) < bound + 3 / n**2 + 0.1 / n
+        assert theory > 3 * bound and len(set(figures)) == repeats
+    assert abs(found["fid_infinity"]) < bounds[0] < np.mean(found["fid"][-1])
+    assert found["slope"] == pytest.approx(c, rel=0.1)
+
+
+def test_a_curve_over_all_of_the_pool_ends_at_its_fid():
+    pool, reference = gaussian(2, 500, 3), gaussian(3, 800, 3)
+    found = fid.fid_curve(pool, reference, sizes=[50, 500], repeats=2)
+    assert found["fid"][1] == pytest.approx([own_fid(pool.values, reference.values)] * 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("sizes", [[100], [100, 100], [3, 100], [100, 501]])
+def test_a_curve_needs_two_sizes_within_the_pool(sizes):
+    with pytest.raises(UsageError, match="two sizes between 4 .* and 500"):
+        fid.fid_curve(gaussian(0, 500, 3), gaussian(1, 500, 3), sizes=sizes)
 
 
 A = pictures(0, 100)
@@ -179,7 +348,7 @@ A = pictures(0, 100)
         (A[..., :27], A[..., :27], {}, "choose the classifier of the same data set"),
         (A, A, {"features": "nothing"}, "unknown features"),
         (A, A, {"features": "nothing-classifier"}, "only for .*mnist"),
-        (A, A, {"features": fid.INCEPTION, "weights": "no/such/file"}, "cannot be read from no/"),
+        (A, A, {"features": INCEPTION, "weights": "no/such/file"}, "cannot be read from no/"),
     ],
 )
 def test_wrong_use_is_one_sentence(samples, reference, options, message):
@@ -201,26 +370,53 @@ def test_inception_offline_is_one_sentence(monkeypatch):
     module = torch_fidelity.feature_extractor_inceptionv3
     monkeypatch.setattr(module, "load_state_dict_from_url", offline)
     with pytest.raises(UsageError, match="cannot be downloaded .*Name or service not known"):
-        fid.compare(A, A, features=fid.INCEPTION)
+        fid.compare(A, A, features=INCEPTION)
 
 
-@pytest.mark.slow
-def test_inception_takes_grey_images_and_a_weights_file(monkeypatch, tmp_path):
+@pytest.fixture
+def random_inception(monkeypatch, tmp_path):
+    """A file of weights as the published one, but random."""
     module = torch_fidelity.feature_extractor_inceptionv3
     cls = module.FeatureExtractorInceptionV3
     with monkeypatch.context() as patched, torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         patched.setattr(module, "load_state_dict_from_url", lambda *_, **__: {})
         patched.setattr(cls, "load_state_dict", lambda *_: None)
-        weights = cls(fid.INCEPTION, ["2048"]).state_dict()
+        weights = cls(INCEPTION, ["2048"]).state_dict()
     # batch norms that do not shrink the signal of random kernels to nothing
     weights = {k: t.fill_(2.4) if k.endswith("bn.weight") else t for k, t in weights.items()}
     torch.save(weights, tmp_path / "random.pth")
-    options = {"features": fid.INCEPTION, "weights": tmp_path / "random.pth"}
-    a, b = pictures(0, 8), pictures(1, 8)
+    return tmp_path / "random.pth"
+
+
+@pytest.mark.slow
+def test_inception_from_a_file_on_grey_and_colour_images(random_inception, monkeypatch):
+    options = {"features": INCEPTION, "weights": random_inception}
+    a, b = pictures(0, 12), pictures(1, 12)
+    state = torch.get_rng_state()
     with pytest.raises(UsageError, match="more than 2048 images"):
         fid.compare(a, b, **options)
-    monkeypatch.setattr(fid, "dimension", lambda *_: 2)  # 2,048 images take too long
+    assert torch.equal(torch.get_rng_state(), state)
+    monkeypatch.setattr(fid, "check_counts", lambda *_: None)  # 2,048 images take too long
+    monkeypatch.setattr(fid, "IS_SPLITS", 2)
     grey = fid.compare(a, b, **options)
     colour = fid.compare(a.repeat(1, 3, 1, 1), b.repeat(1, 3, 1, 1), **options)
     assert grey == colour and grey["fid"] > 1e-3 and grey["kid"] != 0
+    assert grey["inception_score"] >= 1 and grey["features"] == INCEPTION
+    whole = torch_fidelity.calculate_metrics(
+        input1=OneByOne(a.repeat(1, 3, 1, 1)),
+        input2=OneByOne(b.repeat(1, 3, 1, 1)),
+        **dict.fromkeys(("isc", "fid", "kid", "prc"), True),
+        feature_extractor=INCEPTION,
+        feature_extractor_weights_path=str(random_inception),
+        kid_subset_size=6,
+        isc_splits=2,
+        rng_seed=0,
+        batch_size=50,
+        **{"cuda": False, "cache": False, "save_cpu_ram": True, "verbose": False},
+    )
+    assert grey["kid"] == pytest.approx(whole["kernel_inception_distance_mean"], rel=1e-6)
+    assert grey["inception_score"] == pytest.approx(whole["inception_score_mean"], rel=1e-6)
+    assert grey["precision"] == whole["precision"] and grey["recall"] == whole["recall"]
+    # of rank 11 in 2,048 dimensions, the product's eigenvalues are zero up to float32 rounding
+    assert grey["fid"] == pytest.approx(whole["frechet_inception_distance"], rel=1e-3)

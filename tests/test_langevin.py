@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from jlebm_core.langevin import langevin, langevin_mlp
-from jlebm_core.nets import CLOSED_FORM
-from jlebm_core.priors import EBMPrior, standard_normal_log_prob
+from jlebm_core.langevin import langevin
+from jlebm_core.priors import standard_normal_log_prob
 
 S = 0.4
 CHAINS, DIM = 20_000, 2
@@ -101,57 +100,3 @@ def test_seed_decides_and_the_global_state_is_untouched():
     )
     assert a.equal(b) and not a.equal(c)
     assert torch.get_rng_state().equal(before)
-
-
-@pytest.mark.parametrize("act", CLOSED_FORM)
-@pytest.mark.parametrize("hidden", [(7,), (20, 10), (8, 8, 8, 8)])
-@pytest.mark.parametrize("spectral_norm", [None, 3.0])
-def test_the_fast_path_follows_the_reference(act, hidden, spectral_norm, monkeypatch):
-    monkeypatch.setattr("jlebm_core.langevin.BLOCK", 7)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        prior = EBMPrior((1, 2), hidden, act=act, spectral_norm=spectral_norm).double().eval()
-    start = torch.randn(16, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    settings = {"steps": 30, "step_size": S}
-    reference = langevin(prior.log_prob, start, rng=torch.Generator().manual_seed(2), **settings)
-    fast = langevin_mlp(
-        prior.net.layers(),
-        *prior.net.closed_form,
-        start,
-        rng=torch.Generator().manual_seed(2),
-        **settings,
-    )
-    torch.testing.assert_close(fast, reference, rtol=0, atol=1e-9)
-    assert not torch.allclose(fast, start)
-
-
-def test_the_fast_path_draws_the_reference_noise_in_float32_too():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        prior = EBMPrior((4,), (30, 30), act="silu", steps=60)
-    fast = prior.sample(50, rng=torch.Generator().manual_seed(3))
-    slow = prior.sample(50, rng=torch.Generator().manual_seed(3), callback=lambda *_: None)
-    torch.testing.assert_close(fast, slow, rtol=0, atol=1e-4)
-
-
-def test_a_linear_tilt_in_the_fast_path():
-    """a . z = a . (relu(z) - relu(-z)) is an MLP: the chain's mean is exactly a."""
-    a = torch.tensor([0.7, -1.2])
-    eye = torch.eye(DIM)
-    layers = [
-        (torch.cat([eye, -eye]), torch.zeros(2 * DIM)),
-        (torch.cat([a, -a])[None], torch.zeros(1)),
-    ]
-    rng = torch.Generator().manual_seed(0)
-    start = torch.randn(CHAINS, DIM, generator=rng)
-    z = langevin_mlp(layers, *CLOSED_FORM["relu"], start, steps=LONG, step_size=S, rng=rng)
-    for i in range(DIM):
-        close_mean(z[:, i], a[i].item(), 1 / (1 - S**2 / 4))
-        close_variance(z[:, i], 1 / (1 - S**2 / 4))
-
-
-def test_the_fast_path_of_no_steps_and_of_one_chain():
-    prior = EBMPrior((2,), (5,))
-    start = prior.base_sample(3, rng=torch.Generator().manual_seed(0))
-    assert prior.sample(3, steps=0, rng=torch.Generator().manual_seed(0)).equal(start)
-    assert prior.sample(1, steps=2, rng=torch.Generator().manual_seed(0)).shape == (1, 2)

@@ -39,7 +39,7 @@ def test_load_says_when_real_images_are_missing(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(modes.data, "load", no_data)
     assert modes.real_images("mnist") is None
     said = capsys.readouterr().out
-    assert "mnist is not at hand" in said and str(tmp_path) not in said
+    assert "MNIST is not at hand" in said and str(tmp_path) not in said
 
 
 @pytest.mark.parametrize("name", ROWS)

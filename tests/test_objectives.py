@@ -7,7 +7,7 @@ import torch
 
 from jlebm_core import objectives, systems
 from jlebm_core.inference import DiagonalGaussian
-from jlebm_core.priors import EBMPrior, standard_normal_log_prob
+from jlebm_core.priors import EBMPrior, RatioPrior, standard_normal_log_prob
 
 IMAGE = (1, 28, 28)
 
@@ -63,14 +63,15 @@ def test_gradients_reach_the_nets_and_only_the_nets_then_the_prior_and_only_the_
     system = built(name, posterior_steps=2, prior_steps=2)
     outcome = system.loss(images(), prior_weight=1.0, rng=seeded())
     outcome.loss.backward()
-    amortised = {"inference"} if system.inference.amortised else set()
-    assert parameters_with_gradients(system) == {"generator"} | amortised
+    counts, own = system.parameter_counts(), system.objective.prior
+    expected = {part for part, count in counts.items() if count} - ({"prior"} if own else set())
+    assert parameters_with_gradients(system) == expected
     assert not outcome.z_pos.requires_grad
-    if not system.prior.learned:
+    if not own:
         return
     system.zero_grad(set_to_none=True)
     z_neg = system.prior.sample(4, rng=seeded())
-    loss, _ = objectives.prior_loss(system.prior, outcome.z_pos, z_neg)
+    loss, _ = own(system.prior, outcome.z_pos, z_neg, rng=seeded())
     loss.backward()
     assert parameters_with_gradients(system) == {"prior"}
 
@@ -103,11 +104,20 @@ def test_elbo_of_a_linear_gaussian_system_is_the_log_evidence():
     generator = SimpleNamespace(
         log_lik=lambda x, z: torch.distributions.Normal(a * z, sigma).log_prob(x).sum(1)
     )
-    prior = EBMPrior((1,), ())
-    inference = SimpleNamespace(posterior=lambda x: q)
-    system = SimpleNamespace(prior=prior, generator=generator, inference=inference)
+    inference = SimpleNamespace(
+        draw=lambda x, prior, generator, rng, rows: (q.rsample(rng=rng), q),
+        exact_kl=False,
+        groups=(1,),
+    )
+    system = SimpleNamespace(
+        prior=EBMPrior((1,), ()),
+        generator=generator,
+        inference=inference,
+        config=SimpleNamespace(kl="exact", free_bits=0.0),
+        objective=objectives.OBJECTIVES["variational"],
+    )
     evidence = torch.distributions.Normal(0.0, (a**2 + sigma**2) ** 0.5).log_prob(x)
-    outcome = objectives.variational(system, x, kl="monte-carlo", rng=seeded())
+    outcome = objectives.variational(system, x, rng=seeded())
     torch.testing.assert_close(outcome.loss, -evidence.mean())
 
 
@@ -154,3 +164,78 @@ def test_frozen_restores_also_after_an_error():
         assert not any(p.requires_grad for p in prior.parameters())
         1 / 0  # noqa: B018
     assert all(p.requires_grad for p in prior.parameters())
+
+
+def test_noise_contrast_finds_the_ratio_of_two_normals():
+    """q = N(m, I) against N(0, I): log q / p = m^T z - |m|^2 / 2, here within the family of f."""
+    m = torch.tensor([0.8, -0.4])
+    prior = RatioPrior((2,), 1, (1,), act="none")  # the logit is linear in z
+    n = 50_000
+    z_neg = torch.randn(n, 2, generator=seeded())
+    z_pos = torch.randn(n, 2, generator=seeded(1)) + m
+    optimiser = torch.optim.LBFGS(prior.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimiser.zero_grad()
+        loss, _ = objectives.noise_contrast(prior, z_pos, z_neg)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    with torch.no_grad():
+        corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        bias, *slopes = prior.logit(corners)
+        found = torch.stack([bias, *(s - bias for s in slopes)])
+        exact = torch.tensor([-0.5 * m.square().sum(), *m])
+        # logistic regression: the covariance of its estimate is the inverse Fisher information
+        x = torch.cat([torch.ones(2 * n, 1), torch.cat([z_neg, z_pos])], 1)
+        d = torch.sigmoid(x @ exact)
+        error = torch.linalg.inv((x * (d * (1 - d))[:, None]).T @ x).diagonal().sqrt()
+    assert ((found - exact).abs() < 5 * error).all()
+
+
+def test_noise_contrast_is_the_cross_entropy_of_the_ratio_in_training():
+    prior = RatioPrior((2,), 2, (8,))
+    z_pos, z_neg = torch.randn(2, 9, 2, generator=seeded())
+    prior.proceed(1, 2)
+    loss, terms = objectives.noise_contrast(prior, z_pos, z_neg)
+    logits = torch.cat([prior.net.each(z)[:, 1] for z in (z_pos, z_neg)])
+    labels = torch.arange(2.0).flip(0).repeat_interleave(9)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)
+    torch.testing.assert_close(loss, 2 * expected)  # the sum over the two kinds, not their mean
+    loss.backward()
+    assert all(p.grad is None or not p.grad.any() for p in prior.net.nets[0].parameters())
+    weights = prior.net.each(z_neg)[:, 1].exp()
+    ess = weights.sum().square() / weights.square().sum() / 9
+    torch.testing.assert_close(terms["ess"], ess.detach())
+
+
+def test_free_bits_hold_the_gradient_of_groups_below_them():
+    kl = torch.tensor([[0.1, 0.1, 3.0], [0.3, 0.1, 1.0]], requires_grad=True)
+    total = objectives.free_bits(kl, (2, 1), 0.5)  # group means: 0.3 and 2.0
+    assert total.item() == pytest.approx(0.5 + 2.0)
+    total.backward()
+    assert kl.grad.equal(torch.tensor([[0.0, 0.0, 0.5], [0.0, 0.0, 0.5]]))
+    assert objectives.free_bits(kl, (2, 1), 0.0).item() == pytest.approx(2.3)
+
+
+def test_the_regularised_loss_is_its_formula():
+    system, x = built("rae", code_penalty=0.3, decoder_penalty=0.02).eval(), images()
+    z = system.encode(x)
+    sse = (x - system.generator.mean(z)).square().sum() / len(x)
+    weights = sum(p.square().sum() for p in system.generator.parameters() if p.dim() > 1)
+    expected = sse + 0.15 * z.square().sum() / len(x) + 0.02 * weights
+    outcome = system.loss(x, prior_weight=0.0, rng=None)
+    torch.testing.assert_close(outcome.loss, expected)
+    assert outcome.z_pos.equal(z)
+
+
+def test_a_learned_sigma_is_the_root_mean_squared_error_at_its_optimum():
+    system, x = built("2s-vae").eval(), images()
+    z = system.encode(x)
+    error = system.generator.squared_error(x, z).mean() / x[0].numel()
+    with torch.no_grad():
+        system.generator.log_sigma.copy_(0.5 * error.log())
+    (-system.generator.log_lik(x, z).mean()).backward()
+    assert abs(system.generator.log_sigma.grad.item()) < 1e-3 * x[0].numel()
+    assert system.generator.sigma.item() ** 2 == pytest.approx(error.item())

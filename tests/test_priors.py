@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from jlebm_core.langevin import langevin
-from jlebm_core.priors import EBMPrior, StandardNormal, standard_normal_log_prob
+from jlebm_core.priors import EBMPrior, RatioPrior, StandardNormal, standard_normal_log_prob
 
 
 def seeded(seed=0):
@@ -111,3 +111,56 @@ def test_sampling_leaves_parameters_and_their_gradients_alone():
     assert all(
         p.grad is None and p.equal(b) for p, b in zip(prior.parameters(), before, strict=True)
     )
+
+
+def ratios(count, hidden=(8, 6), **options):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return RatioPrior((2, 1), count, hidden, **options)
+
+
+def test_ratios_join_f_one_after_the_other():
+    """Six steps, three ratios: two steps each, and word at the first step of the next."""
+    prior, z = ratios(3), torch.randn(5, 3, generator=seeded())
+    each = prior.net.each(z)
+    assert prior.f(z).equal(torch.zeros(5)) and prior.logit(z).equal(each[:, 0])
+    assert prior.sample(4, rng=seeded()).equal(prior.start(4, rng=seeded()))  # exact so far
+    begins = [prior.proceed(done, 6) for done in range(1, 5)]
+    assert not prior.sample(4, rng=seeded()).equal(prior.start(4, rng=seeded()))
+    assert begins == [False, True, False, True]
+    torch.testing.assert_close(prior.f(z), each[:, :2].sum(1))
+    assert prior.logit(z).equal(each[:, 2])
+    prior.proceed(6, 6)
+    torch.testing.assert_close(prior.f(z), each.sum(1))
+    assert prior.net.on.equal(torch.ones(3)) and "net.on" in prior.state_dict()
+
+
+@pytest.mark.parametrize("spectral_norm", [None, 2.0])
+def test_the_sum_of_energies_is_the_mlp_that_its_layers_describe(spectral_norm):
+    prior = ratios(3, spectral_norm=spectral_norm).eval()
+    prior.proceed(2, 3)
+    z = torch.randn(9, 3, generator=seeded())
+    *hidden, (w, b) = prior.net.layers()
+    h = z
+    for weight, bias in hidden:
+        h = torch.nn.functional.leaky_relu(h @ weight.T + bias, 0.2)
+    torch.testing.assert_close((h @ w.T + b).squeeze(1), prior.f(z))
+    fast = prior.sample(9, steps=4, rng=seeded())
+    slow = prior.sample(9, steps=4, rng=seeded(), callback=lambda k, z, value: None)
+    torch.testing.assert_close(fast, slow)
+
+
+def test_importance_resampling_has_the_moments_and_the_sample_size_of_a_known_ratio():
+    """r(z) = exp(a^T z): p = N(a, I). The effective size of M draws tends to M exp(-|a|^2)."""
+    a = torch.tensor([0.5, -0.3, 0.2])
+    prior = ratios(1)
+    prior.f = lambda z: z @ a
+    n, m = 4000, 2000
+    z, sizes = prior.resample(n, proposals=m, rng=seeded())
+    assert z.shape == (n, 3) and sizes.shape == (n,)
+    # one draw out of M proposals has a bias of order 1 / M, far below the error of n draws
+    assert ((z.mean(0) - a).abs() < 5 / n**0.5).all()
+    assert ((z.var(0) - 1).abs() < 5 * (2 / n) ** 0.5).all()
+    assert sizes.mean().item() == pytest.approx(m * math.exp(-a.square().sum()), rel=0.02)
+    uniform = ratios(1)  # no ratio is on: r = 1
+    assert uniform.resample(3, proposals=50, rng=seeded())[1].allclose(torch.tensor(50.0))

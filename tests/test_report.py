@@ -6,9 +6,10 @@ import torch
 from jlebm_core import systems
 from jlebm_core.data import ImageSet, to_float
 from jlebm_core.errors import UsageError
-from jlebm_core.evaluate import report
+from jlebm_core.evaluate import fid, report
 
 IMAGE = (1, 28, 28)
+FIGURES = ("fid", "kid", "inception_score", "precision", "recall")
 
 
 def images(split, n):
@@ -30,8 +31,8 @@ def test_every_system_gets_its_figures_and_no_others(name):
     layers = len(system.config.dims)
     expected = [("mse", None)]
     for k in (2, 0) if system.prior.learned else (0,):
-        expected += [("fid", k), ("kid", k)]
-    expected += [("fid_floor", None), ("kid_floor", None)]
+        expected += [(figure, k) for figure in FIGURES]
+    expected += [(f"{figure}_floor", None) for figure in FIGURES]
     if layers > 1:
         expected += [("label_change_rate", i) for i in range(1, layers + 1)]
     if system.inference.amortised:
@@ -64,7 +65,42 @@ def test_samples_come_in_blocks_and_all_of_them(monkeypatch):
     assert x.shape == (10, *IMAGE) and x.dtype == torch.uint8
 
 
+def test_the_reference_passes_through_the_extractor_once(monkeypatch):
+    seen = []
+    whole = report.Extractor.__call__
+
+    def call(self, images):
+        seen.append(images.n if isinstance(images, report.Stream) else len(images))
+        return whole(self, images)
+
+    monkeypatch.setattr(report.Extractor, "__call__", call)
+    report.evaluate(built("joint-ebm"), images("train", 120), images("test", 90), samples=80)
+    assert seen == [120, 80, 80, 80]  # the training set, K = 2, K = 0, the floor
+
+
+def test_a_figure_is_that_of_all_samples_at_once():
+    system, train = built("joint-ebm"), images("train", 120)
+    records = report.evaluate(system, train, images("test", 90), samples=80, seed=2)
+    x = report.sample_uint8(system, 80, steps=0, rng=torch.Generator().manual_seed(2))
+    alone = fid.metric_records(fid.compare(x, train.images, seed=2), langevin_steps=0)
+    assert alone == [r for r in records if r.get("langevin_steps") == 0]
+
+
+def test_too_few_samples_are_refused_before_any_work(monkeypatch):
+    monkeypatch.setattr(report.Extractor, "__call__", lambda *_: pytest.fail("extracted"))
+    for n in (60, 80):  # samples, and with 80 of them the test images of the floor
+        with pytest.raises(UsageError, match="more than 64 images"):
+            report.evaluate(built("vae"), images("train", 120), images("test", 60), samples=n)
+
+
 def test_data_without_a_classifier_are_refused():
     own = ImageSet("holiday", "train", images("train", 100).images)
-    with pytest.raises(UsageError, match="no classifier for 'holiday'"):
+    with pytest.raises(UsageError, match="no classifier for 'holiday'.*inception-v3-compat"):
         report.evaluate(built("vae"), own, own)
+
+
+def test_data_without_a_classifier_take_other_features_and_leave_label_change_out():
+    own = ImageSet("holiday", "train", images("train", 100).images)
+    records = report.evaluate(built("joint-ebm"), own, own, samples=80, features="mnist-classifier")
+    names = {r["name"] for r in records}
+    assert "fid" in names and "label_change_rate" not in names

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from jlebm_core import systems, train
+from jlebm_core import monitor, systems, train
 from jlebm_core.errors import UsageError
 
 IMAGE = (1, 28, 28)
-QUICK = {"prior_steps": 3, "posterior_steps": 3, "batch": 8, "steps": 12}
+QUICK = {"prior_steps": 3, "posterior_steps": 3, "batch": 8, "steps": 12, "fit_steps": 3}
+SMALL = {"chain_hidden": (20, 20), "prior_hidden": (20, 20)}  # nets of the prior
 
 
 def digits(n=40):
@@ -30,11 +31,12 @@ def same(a, b):
 @pytest.mark.parametrize("name", systems.SYSTEMS)
 @pytest.mark.parametrize("precision", train.PRECISIONS)
 def test_every_system_trains_and_moves_every_part(name, precision):
-    t = trainer(name, precision=precision)
+    t = trainer(name, precision=precision, steps=3, free_bits=0.0, **SMALL)
     before = {k: v.clone() for k, v in t.system.named_parameters()}
-    t.run(3, log_every=1)
+    t.run(t.total, log_every=1)
     assert t.log["step"] == [1, 2, 3]
     assert all(len(v) == 3 for v in t.log.values())
+    assert t.fit_log.get("step", []) == list(range(4, t.total + 1))
     assert not [k for k, p in t.system.named_parameters() if p.equal(before[k])]
     assert not t.system.training
 
@@ -47,13 +49,20 @@ def test_the_loss_falls():
 
 @pytest.mark.parametrize("name", systems.SYSTEMS)
 def test_resuming_is_exact(name, tmp_path):
-    whole, first, second = trainer(name), trainer(name), trainer(name)
-    whole.run(6, log_every=2)
-    first.run(4, log_every=2)
-    first.save(tmp_path / "r")
-    second.restore(tmp_path / "r")
-    second.run(6, log_every=2)
-    assert same(whole, second) and whole.log == second.log and second.step == 6
+    """Cut off in either stage, a run goes on as if nothing had happened."""
+    whole = trainer(name, steps=6, ema=0.9, **SMALL)
+    whole.run(whole.total, log_every=2)
+    for stop in {4, whole.total - 1}:
+        first, second = (trainer(name, steps=6, ema=0.9, **SMALL) for _ in range(2))
+        first.run(stop, log_every=2)
+        first.save(tmp_path / "r")
+        second.restore(tmp_path / "r")
+        second.run(second.total, log_every=2)
+        assert same(whole, second) and second.step == whole.total
+        assert all(v.equal(second.averaged[k]) for k, v in whole.averaged.items())
+        assert whole.table is None or whole.table.equal(second.table)
+        if stop == 4:
+            assert (whole.log, whole.fit_log) == (second.log, second.fit_log)
 
 
 def test_the_seed_decides():
@@ -61,18 +70,6 @@ def test_the_seed_decides():
     for t in (a, b, c):
         t.run(2)
     assert same(a, b) and not same(a, c)
-
-
-def test_every_image_is_seen_once_an_epoch():
-    t = trainer()
-    t.images = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1)
-    for epoch in (0, 1):
-        seen = torch.cat([t.images_at(5 * epoch + i).flatten() for i in range(5)])
-        assert ((seen + 1) * 127.5).round().long().sort().values.equal(torch.arange(40))
-    assert not t.images_at(0).equal(t.images_at(5))
-    again = t.images_at(3)
-    t.images_at(9)
-    assert t.images_at(3).equal(again)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +88,13 @@ def test_learning_rate(decay, step, factor):
 
 def test_a_diverging_run_is_stopped_and_named():
     t = trainer(lr_prior=1e9)
-    with pytest.raises(train.Diverged, match=r"at step \d+: f_"):
+    with pytest.raises(monitor.Diverged, match=r"at step \d+: f_"):
         t.run(12, log_every=1)
-    with pytest.raises(train.Diverged, match="nll = nan"):
-        train.check({"nll": float("nan")}, 5)
-    with pytest.raises(train.Diverged, match=r"at step 7: f_gap = 57 \(limit 50\)"):
-        train.check({"nll": 1.0, "f_gap": 57.0}, 7)
-    train.check({"nll": 1e9, "f_gap": 49.0}, 7)
+    with pytest.raises(monitor.Diverged, match="nll = nan"):
+        monitor.check({"nll": float("nan")}, 5)
+    with pytest.raises(monitor.Diverged, match=r"at step 7: f_gap = 57 \(limit 50\)"):
+        monitor.check({"nll": 1.0, "f_gap": 57.0}, 7)
+    monitor.check({"nll": 1e9, "f_gap": 49.0}, 7)
 
 
 def test_wrong_images_and_foreign_checkpoints_are_refused(tmp_path):
@@ -109,4 +106,63 @@ def test_wrong_images_and_foreign_checkpoints_are_refused(tmp_path):
         with pytest.raises(UsageError, match="other settings or another seed"):
             other.restore(tmp_path / "r")
     small = trainer(batch=1000)
-    assert small.batch == 40
+    assert small.feed.batch == 40
+
+
+def test_finished_ratios_stay_as_they_are():
+    t = trainer("multi-ncp", steps=6, ratios=3, **SMALL)
+    nets = t.system.prior.net.nets
+
+    def weights(k):
+        return torch.cat([p.detach().flatten() for p in nets[k].parameters()])
+
+    fresh = [weights(k) for k in range(3)]
+    t.run(2)
+    assert not weights(0).equal(fresh[0]) and weights(1).equal(fresh[1])
+    first = weights(0)
+    t.run(4)
+    assert weights(0).equal(first) and not weights(1).equal(fresh[1])
+    assert weights(2).equal(fresh[2]) and t.system.prior.net.on.tolist() == [1, 1, 0]
+    t.run(6)
+    assert weights(0).equal(first) and t.system.prior.net.on.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["2s-vae", "rae", "ncp-vae"])
+def test_the_second_stage_moves_the_prior_alone(name):
+    t = trainer(name, steps=3, **SMALL, **({"fit_steps": 0} if name == "rae" else {}))
+    t.run(3, log_every=1)
+    before = {k: v.clone() for k, v in t.system.state_dict().items()}
+    t.run(t.total, log_every=1)
+    changed = {k for k, v in t.system.state_dict().items() if not v.equal(before[k])}
+    assert changed and all(k.startswith("prior.") for k in changed)
+    assert t.fit_log["step"][-1] == t.total and t.log["step"] == [1, 2, 3]
+    assert not set(t.fit_log) & {"nll", "kl", "sse"}
+
+
+def test_averaged_weights_follow_their_recursion_and_are_what_is_kept():
+    t = trainer("vlae", ema=0.75)
+    name = "generator.blocks.0.0.weight"
+    weight = t.system.state_dict()[name]
+    expected = weight.clone()
+    for step in range(1, 4):
+        t.run(step)
+        expected = 0.75 * expected + 0.25 * weight
+    torch.testing.assert_close(t.averaged[name], expected)
+    kept = t.model()
+    torch.testing.assert_close(kept.state_dict()[name], expected)
+    assert kept is not t.system and not kept.training
+    plain = trainer("vlae")
+    assert plain.model() is plain.system and not plain.averaged
+
+
+def test_every_training_image_keeps_its_own_chain():
+    t = trainer("abp", posterior_step_size=0.0)  # chains stand still: the table shows who was read
+    table = t.table.clone()
+    assert table.shape == (40, 10)
+    t.run(5)  # one epoch
+    assert t.table.equal(table)
+    moving = trainer("abp")
+    rows = moving.feed.rows_at(0)
+    moving.run(1)
+    changed = (moving.table != table).any(1)
+    assert changed[rows].all() and changed.sum() == len(rows) == 8

@@ -23,7 +23,8 @@ from jupyter_cache.base import CacheBundleIn
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK, RUN, BUILD = ROOT / "book", ROOT / "_run", ROOT / "_build"
-INPUTS = ("requirements.txt", "jlebm_core", "data/checkpoints", "data/results")
+DATA = ("data/checkpoints", "data/results", "benchmarks/results.json")
+INPUTS = ("requirements.txt", "jlebm_core", *DATA)
 CELL_SECONDS = {"smoke": 120, "load": 300, "train": 12 * 3600}
 
 

@@ -1,1 +1,1 @@
-"""Measures of a trained system: FID and KID, and what each layer of the code holds."""
+"""Measures of a trained system: FID and its kin, and what each layer of the code holds."""

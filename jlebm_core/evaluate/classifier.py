@@ -1,15 +1,12 @@
 """A small image classifier: the features of FID and KID in-domain, the labels of the probes.
 
-The shipped classifiers were fitted by (12 epochs for the other two sets)
-
-    train, test = data.load("mnist"), data.load("mnist", "test")
-    model, accuracy = fit_classifier(train, test, seed=0, epochs=10)
-    save_classifier(model, "mnist", accuracy=accuracy, seed=0, epochs=10)
+The shipped classifiers were fitted by ``jlebm classifier --data NAME``, in the way of ``RECIPES``.
 """
 
 import math
 import platform
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +18,24 @@ from ..data import ImageSet, to_float
 from ..errors import UsageError
 
 CLASSES = 10
+
+
+class Recipe(NamedTuple):
+    """How the classifier of a data set is built and fitted."""
+
+    channels: tuple[int, int, int] = (16, 32, 64)
+    dim: int = 64
+    epochs: int = 10
+    flip: bool = False  # whether an image and its mirror image mean the same
+
+
+OBJECTS = Recipe((32, 64, 128), 128, flip=True)
+RECIPES: dict[str, Recipe] = {  # any other data: Recipe()
+    "fashion-mnist": Recipe(epochs=12),
+    "glyphs": Recipe(epochs=12),
+    "cifar10": OBJECTS,
+    "cifar10-jpeg": OBJECTS,
+}
 
 
 def block(inputs: int, outputs: int) -> list[nn.Module]:
@@ -81,13 +96,25 @@ class Classifier(nn.Module):
         return labels
 
 
-def augment(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Random rotation within 10 degrees, scale within 10 %, shift within 2 pixels, per image."""
+def recipe(data_name: str) -> Recipe:
+    """The recipe of a data set."""
+    return RECIPES.get(data_name, Recipe())
+
+
+def augment(x: Tensor, generator: torch.Generator, *, flip: bool = False) -> Tensor:
+    """Random rotation within 10 degrees, scale within 10 %, shift within 2 pixels, per image.
+
+    With ``flip`` every other image, at random, is mirrored.
+    """
     n, _, height, width = x.shape
     angle, log_scale, right, down = 2 * torch.rand(4, n, generator=generator).to(x.device) - 1
     scale, angle = torch.exp(0.1 * log_scale), angle * math.pi / 18
     cos, sin = scale * angle.cos(), scale * angle.sin()
-    rows = [cos, -sin, right * 4 / width, sin, cos, down * 4 / height]  # 2 pixels of a grid 2 wide
+    side = torch.ones_like(cos)
+    if flip:
+        side = 1 - 2 * torch.randint(2, (n,), generator=generator).to(x.device)
+    # 2 pixels of a grid 2 wide
+    rows = [side * cos, -sin, right * 4 / width, side * sin, cos, down * 4 / height]
     grid = F.affine_grid(torch.stack(rows, 1).view(n, 2, 3), list(x.shape), align_corners=False)
     moved = F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False)
     return moved.round().to(torch.uint8)
@@ -98,14 +125,15 @@ def fit_classifier(
     test: ImageSet,
     *,
     seed: int = 0,
-    epochs: int = 10,
+    epochs: int | None = None,
     batch_size: int = 200,
     progress: bool = True,
 ) -> tuple[Classifier, float]:
-    """Fit a classifier to ``train``; return it with its accuracy on ``test``.
+    """Fit a classifier to ``train`` by its recipe; return it with its accuracy on ``test``.
 
-    AdamW under a one-cycle rate, bf16 autocast, random augmentation. The weights are rounded to
-    float16 before the accuracy is taken, so that it is the accuracy of the stored file.
+    ``epochs`` overrides those of the recipe. AdamW under a one-cycle rate, bf16 autocast, random
+    augmentation. The weights are rounded to float16 before the accuracy is taken, so that it is
+    the accuracy of the stored file.
     Raises UsageError if labels are missing or are not 0..9.
     """
     for part in (train, test):
@@ -114,9 +142,12 @@ def fit_classifier(
                 f"a classifier needs labels 0..9, and {part.name} ({part.split}) lacks them: "
                 "choose one of the labelled data sets."
             )
+    how = recipe(train.name)
+    epochs = how.epochs if epochs is None else epochs
     with torch.random.fork_rng(devices=[]):  # seeds the initial weights, not the caller's stream
         torch.manual_seed(seed)
-        model = Classifier(train.shape).to(train.images.device, memory_format=torch.channels_last)
+        model = Classifier(train.shape, how.channels, how.dim)
+    model.to(train.images.device, memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(seed)
     device, batch_size = train.images.device, min(batch_size, len(train))
     batches = len(train) // batch_size  # of full size: batch norm dislikes a rest of one
@@ -127,7 +158,7 @@ def fit_classifier(
         for _ in range(epochs):
             order = torch.randperm(len(train), generator=generator).to(device)
             for rows in order.split(batch_size)[:batches]:
-                x = augment(train.images[rows], generator)
+                x = augment(train.images[rows], generator, flip=how.flip)
                 with torch.autocast(device.type, torch.bfloat16):
                     logits = model(x)
                 loss = F.cross_entropy(logits.float(), train.labels[rows])
@@ -172,7 +203,7 @@ def load_classifier(data_name: str) -> Classifier:
     if data_name not in available():
         raise UsageError(
             f"there is no classifier for {data_name!r}, only for {', '.join(available())}: choose "
-            "one of these, or fit one with jlebm_core.evaluate.classifier.fit_classifier."
+            "one of these, fit one (jlebm classifier), or take inception-v3-compat features."
         )
     tensors, meta = checkpoints.load(stem(data_name))
     with torch.device("meta"):  # no random initial weights: the caller's random stream is untouched

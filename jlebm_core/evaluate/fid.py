@@ -1,103 +1,152 @@
-"""FID and KID by torch-fidelity, on in-domain classifier features or on Inception's.
+"""FID, KID, inception score, precision and recall, all of torch-fidelity, on features taken once.
 
 With mu, Sigma the mean and covariance of features phi(x) of samples (1) and reference (2)::
 
     FID = |mu_1 - mu_2|^2 + tr(Sigma_1 + Sigma_2 - 2 (Sigma_1 Sigma_2)^(1/2))
     KID = unbiased MMD^2 under k(a, b) = (a^T b / d + 1)^3, mean over random subsets
+    IS  = exp E KL(p(y | x) || p(y)), p the softmax of the extractor's logits, mean over 10 parts
+
+Precision is the fraction of samples within the ball of a real image that reaches to its third
+nearest real neighbour, recall the same with the sides exchanged (Kynkaanniemi et al. 2019).
 
 FID is biased upwards by few samples, and by how much depends on the model, so every figure here
 carries both sample counts; KID is not biased. FID on classifier features is never plain FID.
 """
 
-import functools
+from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
-from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..errors import UsageError
-from .classifier import load_classifier
+from .features import Extractor, Features, Stream, check_images, torch_fidelity
 
-INCEPTION = "inception-v3-compat"
-SUFFIX = "-classifier"
 KID_SUBSETS, KID_SUBSET = 100, 1000  # how many, of how many images each
+IS_SPLITS = 10
+PRC_NEIGHBOUR, PRC_IMAGES = 3, 10_000  # the ball reaches to which; at most so many a side
 
 
 def compare(
-    samples: Tensor,
-    reference: Tensor,
+    samples: Tensor | Stream,
+    reference: Tensor | Features,
     *,
     features: str = "mnist-classifier",
     seed: int = 0,
     kid_subset_size: int | None = None,
     weights: str | Path | None = None,
 ) -> dict:
-    """FID and KID between uint8 ``samples`` (N, C, H, W) and ``reference`` (M, C, H, W).
+    """The figures of uint8 ``samples`` (N, C, H, W) against ``reference`` (M, C, H, W).
 
     ``features``: ``"<data>-classifier"``, ``"inception-v3-compat"``, or any extractor registered
-    with torch-fidelity. KID draws 100 subsets of ``kid_subset_size`` images from each side (None:
-    1000, or half of the smaller side if that is less). ``weights`` is the file of Inception's
-    weights, for a machine that cannot download it; torch-fidelity reads it as a pickle, so take it
-    only from a source that you trust.
+    with torch-fidelity, with the file of its ``weights`` (see features.Extractor). A reference
+    whose features have been taken before brings its own extractor. KID draws 100 subsets of
+    ``kid_subset_size`` images from each side (None: 1000, or half of the smaller side if that is
+    less). Precision and recall take equal numbers of both sides, at most 10,000 drawn at random.
 
-    Returns ``fid``, ``kid``, ``kid_std`` and what defines them: ``features``, ``samples`` = N,
-    ``reference_samples`` = M, ``kid_subset_size``, ``seed`` (of the subsets). Raises UsageError if
-    torch-fidelity or a file is missing, if the images do not fit, or if there are too few of them.
+    Returns ``fid``, ``kid``, ``kid_std``, ``precision``, ``recall``, where the extractor has logits
+    ``inception_score`` and ``inception_score_std``, and what defines them: ``features``,
+    ``samples`` = N, ``reference_samples`` = M, ``kid_subset_size``, ``prc_samples``, ``seed``.
+    Raises UsageError if torch-fidelity or a file is missing, if the images do not fit, or if there
+    are too few of them; a Stream is not touched before all that is clear.
     """
     fidelity = torch_fidelity()
-    check_images(samples, reference)
-    register(fidelity, features)
-    smaller = min(len(samples), len(reference))
-    size = min(KID_SUBSET, smaller // 2) if kid_subset_size is None else kid_subset_size
-    if not 2 <= size <= smaller:
-        raise UsageError(
-            f"KID with subsets of {size} needs 2 <= subset size <= number of images, and the "
-            f"smaller side has {smaller}: give more images or another kid_subset_size."
-        )
-    options = {
-        "feature_extractor_weights_path": None if weights is None else str(weights),
-        "cuda": samples.is_cuda,
-        "cache": False,  # its key is a name, not the content
-        "save_cpu_ram": True,  # no worker processes
-        "verbose": False,
+    given = isinstance(reference, Tensor)
+    if given:
+        check_images(reference)
+    if isinstance(samples, Tensor):
+        check_images(samples, tuple(reference.shape[1:]) if given else reference.extractor.shape)
+    extractor = (
+        Extractor(features, reference.shape[1:], weights=weights, device=reference.device)
+        if given
+        else reference.extractor
+    )
+    n, m = samples.n if isinstance(samples, Stream) else len(samples), len(reference)
+    size = kid_subset(n, m) if kid_subset_size is None else kid_subset_size
+    check_counts(n, m, extractor, size)
+    b = extractor(reference) if given else reference
+    a = extractor(samples)
+    kid = fidelity.metric_kid.kid_features_to_metric(
+        a.values,
+        b.values,
+        kid_subsets=KID_SUBSETS,
+        kid_subset_size=size,
+        rng_seed=seed,
+        verbose=False,
+    )
+    scores = {
+        "fid": frechet_distance(a, b),
+        "kid": kid[fidelity.KEY_METRIC_KID_MEAN],
+        "kid_std": kid[fidelity.KEY_METRIC_KID_STD],
+        **precision_recall(a.values, b.values, seed=seed),
+        "features": extractor.name,
+        "samples": n,
+        "reference_samples": m,
+        "kid_subset_size": size,
+        "seed": seed,
     }
-    dim = dimension(fidelity, features, samples[:1], options)
+    if a.logits is not None:
+        score = fidelity.metric_isc.isc_features_to_metric(a.logits, IS_SPLITS, rng_seed=seed)
+        scores["inception_score"] = score[fidelity.KEY_METRIC_ISC_MEAN]
+        scores["inception_score_std"] = score[fidelity.KEY_METRIC_ISC_STD]
+    return scores
+
+
+def frechet_distance(a: Features, b: Features) -> float:
+    """FID of two sets of features."""
+    fidelity = torch_fidelity()
+    found = fidelity.metric_fid.fid_statistics_to_metric(a.statistics, b.statistics, False)
+    return found[fidelity.KEY_METRIC_FID]
+
+
+def kid_subset(n: int, m: int) -> int:
+    """Size of KID's subsets for ``n`` and ``m`` images: 1000, or half of the smaller side."""
+    return min(KID_SUBSET, min(n, m) // 2)
+
+
+def check_counts(n: int, m: int, extractor: Extractor, kid_subset_size: int) -> None:
+    """Raise UsageError if ``n`` samples and ``m`` reference images are too few."""
+    smaller, dim = min(n, m), extractor.dim
+    if not 2 <= kid_subset_size <= smaller:
+        raise UsageError(
+            f"KID with subsets of {kid_subset_size} needs 2 <= subset size <= number of images, "
+            f"and the smaller side has {smaller}: give more images or another kid_subset_size."
+        )
     if smaller <= dim:
         raise UsageError(
-            f"FID on {features} features needs more than {dim} images on each side, else the "
+            f"FID on {extractor.name} features needs more than {dim} images on each side, else the "
             f"{dim} x {dim} covariance is rank deficient, and the smaller side has {smaller}: "
             "give more images."
         )
-    with torch.random.fork_rng(devices=[]):  # data loaders draw from the caller's random stream
-        scores = fidelity.calculate_metrics(
-            input1=Images(samples, features),
-            input2=Images(reference, features),
-            fid=True,
-            kid=True,
-            feature_extractor=features,
-            kid_subsets=KID_SUBSETS,
-            kid_subset_size=size,
-            rng_seed=seed,
-            batch_size=50 if features == INCEPTION else 500,  # Inception enlarges to 299 x 299
-            **options,
-        )
+
+
+def precision_recall(a: Tensor, b: Tensor, *, seed: int) -> dict:
+    """Precision and recall of features ``a`` (N, d) of samples against ``b`` (M, d) of real images.
+
+    Both depend on the numbers of points, so equal numbers are drawn: min(N, M, 10,000).
+    """
+    fidelity = torch_fidelity()
+    count = min(len(a), len(b), PRC_IMAGES)
+    rng = torch.Generator().manual_seed(seed)
+    a, b = (x[torch.randperm(len(x), generator=rng)[:count].sort().values] for x in (a, b))
+    found = fidelity.metric_prc.prc_features_to_metric(
+        a,
+        b,
+        prc_neighborhood=PRC_NEIGHBOUR,
+        prc_batch_size=500,
+        save_cpu_ram=True,
+        verbose=False,
+    )
     return {
-        "fid": scores[fidelity.KEY_METRIC_FID],
-        "kid": scores[fidelity.KEY_METRIC_KID_MEAN],
-        "kid_std": scores[fidelity.KEY_METRIC_KID_STD],
-        "features": features,
-        "samples": len(samples),
-        "reference_samples": len(reference),
-        "kid_subset_size": size,
-        "seed": seed,
+        "precision": found[fidelity.KEY_METRIC_PRECISION],
+        "recall": found[fidelity.KEY_METRIC_RECALL],
+        "prc_samples": count,
     }
 
 
 def floor(images: Tensor, *, samples: int | None = None, seed: int = 0, **options) -> dict:
-    """FID and KID between two disjoint random parts of real ``images`` (N, C, H, W).
+    """The figures of one random part of real ``images`` (N, C, H, W) against the rest.
 
     What a perfect model would reach: ``samples`` images against all others (None: two halves).
     Options and result as for compare.
@@ -108,127 +157,92 @@ def floor(images: Tensor, *, samples: int | None = None, seed: int = 0, **option
     return compare(images[order[:count]], images[order[count:]], seed=seed, **options)
 
 
+def fid_curve(
+    samples: Features,
+    reference: Features,
+    *,
+    sizes: Sequence[int] | None = None,
+    repeats: int = 5,
+    seed: int = 0,
+) -> dict:
+    """FID against the number of samples N, and its limit for N to infinity.
+
+    FID of N samples exceeds that of infinitely many by about c / N, with c of the model's own, so
+    that a line through FID against 1 / N meets the axis at FID_infinity (Chong and Forsyth 2020,
+    arXiv 1911.07023). ``repeats`` random subsets of the pool ``samples`` are measured at each of
+    ``sizes`` (None: 15 equal steps from a tenth of the pool to all of it), and the line is fitted
+    to all of them by least squares. The reference's own finite number is not extrapolated.
+
+    Returns ``sizes``, ``fid`` (a list of ``repeats`` figures for each size), ``fid_infinity`` and
+    ``slope`` = c. Raises UsageError unless two sizes or more lie between d + 1 and the pool's.
+    """
+    pool, dim = len(samples), samples.values.shape[1]
+    if sizes is None:
+        sizes = np.linspace(max(pool / 10, dim + 1), pool, 15).astype(int).tolist()
+    if len(set(sizes)) < 2 or not dim < min(sizes) <= max(sizes) <= pool:
+        raise UsageError(
+            f"a curve over N needs at least two sizes between {dim + 1} (one more than there are "
+            f"features) and {pool} (the pool of samples), and got {list(sizes)}."
+        )
+    rng = torch.Generator().manual_seed(seed)
+    fids = []
+    for n in sizes:
+        subsets = (torch.randperm(pool, generator=rng)[:n] for _ in range(repeats))
+        parts = (Features(samples.extractor, samples.values[rows], None) for rows in subsets)
+        fids.append([frechet_distance(part, reference) for part in parts])
+    slope, limit = np.polyfit(np.repeat(1 / np.array(sizes), repeats), np.ravel(fids), 1)
+    return {
+        "sizes": list(sizes),
+        "fid": fids,
+        "fid_infinity": float(limit),
+        "slope": float(slope),
+    }
+
+
 def metric_records(
-    scores: dict, *, reference: str = "train", langevin_steps: int | None = None, suffix: str = ""
+    scores: dict,
+    *,
+    reference: str = "train",
+    langevin_steps: int | None = None,
+    suffix: str = "",
 ) -> list[dict]:
-    """The result of compare or floor as flat records of a results file.
+    """Scores of compare as flat records of a results file.
 
     ``reference`` names the split, ``langevin_steps`` the length of the prior chains (None leaves
     it out), ``suffix`` is appended to the names (``"_floor"`` for real against real).
     """
+    steps = {} if langevin_steps is None else {"langevin_steps": langevin_steps}
+    own = {"features": scores["features"], "samples": scores["samples"]}
+    drawn = {**steps, "eight_bit": True}
     protocol = {
-        "features": scores["features"],
-        "samples": scores["samples"],
+        **own,
         "reference": reference,
         "reference_samples": scores["reference_samples"],
-        **({} if langevin_steps is None else {"langevin_steps": langevin_steps}),
-        "eight_bit": True,
+        **drawn,
     }
-    kid = {"name": f"kid{suffix}", "value": scores["kid"], "std": scores["kid_std"]}
-    subsets = {"subset_size": scores["kid_subset_size"], "subsets": KID_SUBSETS}
+    seed = {"seed": scores["seed"]}
+    count = {"samples": scores["prc_samples"], "reference_samples": scores["prc_samples"]}
+    figures = {
+        "fid": protocol,
+        "kid": {
+            "std": scores["kid_std"],
+            "subset_size": scores["kid_subset_size"],
+            "subsets": KID_SUBSETS,
+            **seed,
+            **protocol,
+        },
+        "inception_score": {
+            "std": scores.get("inception_score_std"),
+            "splits": IS_SPLITS,
+            **seed,
+            **own,
+            **drawn,
+        },
+        "precision": {"neighborhood": PRC_NEIGHBOUR, **seed, **protocol, **count},
+        "recall": {"neighborhood": PRC_NEIGHBOUR, **seed, **protocol, **count},
+    }
     return [
-        {"name": f"fid{suffix}", "value": scores["fid"], **protocol},
-        {**kid, **subsets, "seed": scores["seed"], **protocol},
+        {"name": f"{name}{suffix}", "value": scores[name], **rest}
+        for name, rest in figures.items()
+        if name in scores
     ]
-
-
-class Images(Dataset):
-    """uint8 images one by one as bare CPU tensors; grey ones in three channels for Inception."""
-
-    def __init__(self, images: Tensor, features: str) -> None:
-        self.images = images.cpu()
-        self.channels = 3 if features == INCEPTION else images.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index].expand(self.channels, -1, -1)
-
-
-def torch_fidelity() -> ModuleType:
-    """torch-fidelity, imported at its first use (it takes seconds). Raises UsageError."""
-    try:
-        import torch_fidelity
-    except ImportError:
-        raise UsageError(
-            "FID and KID need torch-fidelity 0.4 or later: pip install 'torch-fidelity>=0.4'."
-        ) from None
-    return torch_fidelity
-
-
-def check_images(samples: Tensor, reference: Tensor) -> None:
-    """Raise UsageError unless both are uint8 (N, C, H, W) of one (C, H, W)."""
-    for images in (samples, reference):
-        if images.dtype != torch.uint8 or images.dim() != 4:
-            raise UsageError(
-                f"FID takes uint8 images (N, C, H, W), and got {images.dtype} of shape "
-                f"{tuple(images.shape)}: convert floats with data.to_uint8."
-            )
-    if samples.shape[1:] != reference.shape[1:]:
-        raise UsageError(
-            f"samples {tuple(samples.shape[1:])} and reference {tuple(reference.shape[1:])} differ "
-            "in (C, H, W): compare images of one data set."
-        )
-
-
-def register(fidelity: ModuleType, features: str) -> None:
-    """Make extractor ``features`` known to torch-fidelity. Raises UsageError for an unknown one."""
-    registry = fidelity.registry.FEATURE_EXTRACTORS_REGISTRY
-    if features in registry:
-        return
-    if not features.endswith(SUFFIX):
-        raise UsageError(
-            f"unknown features {features!r}: choose <data>{SUFFIX} or one of {', '.join(registry)}."
-        )
-    load_classifier(features.removesuffix(SUFFIX))  # one clear sentence if there is none
-    fidelity.register_feature_extractor(features, extractor_class(fidelity))
-
-
-@functools.cache
-def extractor_class(fidelity: ModuleType) -> type:
-    """The features of our classifiers as torch-fidelity wants them (its base is imported late)."""
-
-    class ClassifierFeatures(fidelity.feature_extractor_base.FeatureExtractorBase):
-        """Registered as ``<data>-classifier``; features in float64, so FID is exact to rounding."""
-
-        def __init__(self, name: str, features_list: list[str], **_) -> None:
-            super().__init__(name, features_list)
-            self.classifier = load_classifier(name.removesuffix(SUFFIX))
-
-        @staticmethod
-        def get_provided_features_list() -> tuple[str, ...]:
-            return ("features",)
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric: str) -> str:
-            return "features"
-
-        @staticmethod
-        def can_be_compiled() -> bool:
-            return False
-
-        def forward(self, input: Tensor) -> tuple[Tensor, ...]:
-            return (self.classifier.features(input).double(),)
-
-    return ClassifierFeatures
-
-
-def dimension(fidelity: ModuleType, features: str, image: Tensor, options: dict) -> int:
-    """Number of features, found by one image (1, C, H, W).
-
-    Raises UsageError if Inception's weights cannot be downloaded or read.
-    """
-    layer = fidelity.utils.resolve_feature_layer_for_metric("fid", feature_extractor=features)
-    weights = options["feature_extractor_weights_path"]
-    try:
-        extractor = fidelity.utils.create_feature_extractor(features, [layer], **options)
-    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
-        what = "cannot be downloaded" if weights is None else f"cannot be read from {weights}"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(
-            f"the weights of {features} {what} ({reason}): pass weights=, the path of "
-            "weights-inception-2015-12-05-6726825d.pth, or take features of one of our classifiers."
-        ) from None
-    batch = image.expand(-1, 3, -1, -1) if features == INCEPTION else image
-    return extractor(batch)[0].shape[1]

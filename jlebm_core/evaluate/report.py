@@ -1,34 +1,51 @@
 """Every standard figure of one trained system, as flat records of a results file."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from ..data import ImageSet, to_float, to_uint8
 from ..systems import System
 from . import fid, probes
-from .classifier import Classifier, load_classifier
+from .classifier import Classifier, available, load_classifier
+from .features import SUFFIX, Extractor, Stream
 
 BLOCK = 500  # images or chains at a time
 PANELS, DRAWS = 100, 20  # label change: fixed codes, new draws for each
 
 
+def sample_blocks(
+    system: System, n: int, *, steps: int | None = None, rng: torch.Generator | None = None
+) -> Iterator[Tensor]:
+    """``n`` samples as uint8 images, each block drawn when it is asked for. (B, C, H, W) each."""
+    for i in range(0, n, BLOCK):
+        yield to_uint8(system.sample(min(BLOCK, n - i), steps=steps, rng=rng))
+
+
 def sample_uint8(
     system: System, n: int, *, steps: int | None = None, rng: torch.Generator | None = None
 ) -> Tensor:
-    """``n`` samples as uint8 images, drawn in blocks. Shape: (n, C, H, W)."""
-    sizes = [min(BLOCK, n - i) for i in range(0, n, BLOCK)]
-    return torch.cat([to_uint8(system.sample(size, steps=steps, rng=rng)) for size in sizes])
+    """``n`` samples as uint8 images, all at once. Shape: (n, C, H, W)."""
+    return torch.cat([*sample_blocks(system, n, steps=steps, rng=rng)])
+
+
+def device_of(system: System) -> torch.device:
+    """Where the parameters of ``system`` are."""
+    return next(system.parameters()).device
 
 
 def encode_all(system: System, images: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
     """Codes of uint8 images, in blocks. Shapes: (N, C, H, W) -> (N, D)."""
-    return torch.cat([system.encode(to_float(x), rng=rng) for x in images.split(BLOCK)])
+    device = device_of(system)
+    return torch.cat([system.encode(to_float(x.to(device)), rng=rng) for x in images.split(BLOCK)])
 
 
 def reconstruction_mse(system: System, images: Tensor, z: Tensor) -> float:
     """Mean squared error a pixel between images, scaled to [-1, 1], and decoded codes z."""
     errors = [
-        (system.decode(codes) - to_float(x)).square().flatten(1).mean(1)
+        (system.decode(codes) - to_float(x.to(z.device))).square().flatten(1).mean(1)
         for x, codes in zip(images.split(BLOCK), z.split(BLOCK), strict=True)
     ]
     return torch.cat(errors).mean().item()
@@ -60,20 +77,29 @@ def evaluate(
     *,
     samples: int = 10_000,
     features: str | None = None,
+    weights: str | Path | None = None,
     seed: int = 0,
 ) -> list[dict]:
-    """Test MSE; FID and KID at K steps, at 0, and of real test images (the floor); label change
-    and latent classifier by layer.
+    """Test MSE; FID and its kin at K steps, at 0, and of real test images (the floor); label
+    change and latent classifier by layer.
 
-    ``features`` defaults to the data's own classifier. Every figure is drawn from a generator of
-    its own, so that each can be repeated alone. Raises UsageError where no features fit the data.
+    ``features`` defaults to the data's own classifier (``weights`` is a file of Inception's); label
+    change is left out where the data have no classifier. Samples go from the generator into the
+    extractor block by block, and the training images pass through it once. Every figure is drawn
+    from a generator of its own, so that each can be repeated alone. Raises UsageError where no
+    features fit the data.
     """
+    device = device_of(system)
 
     def rng() -> torch.Generator:
-        return torch.Generator(train.images.device).manual_seed(seed)
+        return torch.Generator(device).manual_seed(seed)
 
-    classifier = load_classifier(train.name).to(train.images.device)
-    features = features or f"{train.name}-classifier"
+    extract = Extractor(
+        features or train.name + SUFFIX, train.shape, weights=weights, device=device
+    )
+    few = min(samples, len(test))  # of the floor
+    fid.check_counts(few, len(train), extract, fid.kid_subset(few, len(train)))
+    reference = extract(train.images)
     z_test = encode_all(system, test.images, rng=rng())
     records = [
         {
@@ -86,12 +112,13 @@ def evaluate(
     ]
     steps = (system.config.prior_steps, 0) if system.prior.learned else (0,)
     for k in steps:
-        x = sample_uint8(system, samples, steps=k, rng=rng())
-        scores = fid.compare(x, train.images, features=features, seed=seed)
+        x = Stream(samples, sample_blocks(system, samples, steps=k, rng=rng()))
+        scores = fid.compare(x, reference, seed=seed)
         records += fid.metric_records(scores, langevin_steps=k)
-    scores = fid.compare(test.images[:samples], train.images, features=features, seed=seed)
+    scores = fid.compare(test.images[:samples], reference, seed=seed)
     records += fid.metric_records(scores, suffix="_floor")
-    if len(system.config.dims) > 1:
+    if len(system.config.dims) > 1 and train.name in available():
+        classifier = load_classifier(train.name).to(device)
         rates = label_change(system, classifier, rng=rng())
         protocol = {"reading": "marginal", "fixed": PANELS, "draws": DRAWS}
         records += [
@@ -101,7 +128,12 @@ def evaluate(
     if train.labels is not None and test.labels is not None and system.inference.amortised:
         z_train = encode_all(system, train.images, rng=rng())
         accuracies = probes.latent_classifier_accuracy(
-            z_train, train.labels, z_test, test.labels, system.config.dims, seed=seed
+            z_train,
+            train.labels.to(device),
+            z_test,
+            test.labels.to(device),
+            system.config.dims,
+            seed=seed,
         )
         records += [
             {"name": "latent_classifier_accuracy", "value": a, "layer": i, "split": "test"}

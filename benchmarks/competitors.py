@@ -1,0 +1,125 @@
+"""What is timed: for each question the competitors, each as a function of a case without arguments.
+
+A case is a dictionary: batch, steps (K), hidden (widths of f), dim, device. Every competitor gets
+the same f, the same nets and the same amount of work.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import published
+import torch
+
+from jlebm_core import systems, train
+from jlebm_core.priors import EBMPrior
+
+STEP_SIZE = 0.4
+# The authors' nets for hierarchical sampling (joint EBM prior) and those of LEBM on SVHN.
+PRESETS = {"training-step": "iccv2023-svhn-hs", "lebm-step": "neurips2020-lebm-svhn"}
+IMAGES = 5000  # random ones: no time depends on what they show
+
+
+def prior_of(case: dict) -> EBMPrior:
+    torch.manual_seed(0)
+    prior = EBMPrior((case["dim"],), tuple(case["hidden"]), steps=case["steps"])
+    return prior.to(case["device"]).eval()
+
+
+def chain_ours(case: dict) -> Callable[[], object]:
+    """The prior's own sampler, whichever path it chooses."""
+    prior = prior_of(case)
+    return lambda: prior.sample(case["batch"])
+
+
+def chain_published(case: dict) -> Callable[[], object]:
+    prior, settings = prior_of(case), {"steps": case["steps"], "step_size": STEP_SIZE}
+    return lambda: published.prior_chain(prior, case["batch"], **settings)
+
+
+def chain_torchebm(case: dict) -> Callable[[], object]:
+    from torchebm.core import BaseModel
+    from torchebm.samplers import LangevinDynamics
+
+    class Energy(BaseModel):
+        def __init__(self, prior):
+            super().__init__()
+            self.prior = prior
+
+        def forward(self, x, *_, **__):
+            return 0.5 * x.square().sum(1) - self.prior.f(x)
+
+    prior = prior_of(case)
+    # their step is x - eta grad E + sqrt(2 eta) eps: eta = s^2 / 2
+    energy = Energy(prior).to(case["device"])
+    sampler = LangevinDynamics(energy, step_size=STEP_SIZE**2 / 2, device=case["device"])
+    return lambda: sampler.sample(prior.base_sample(case["batch"]), n_steps=case["steps"])
+
+
+def chain_ebmkit(case: dict) -> Callable[[], object]:
+    from ebm.samplers import LangevinDynamics
+
+    prior = prior_of(case)
+    sampler = LangevinDynamics(step_size=STEP_SIZE**2 / 2, steps=case["steps"])
+
+    class Energy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.prior = prior
+
+        def forward(self, x):
+            return 0.5 * x.square().sum(1) - self.prior.f(x)
+
+    energy = Energy()
+    return lambda: sampler.sample(energy, prior.base_sample(case["batch"]))
+
+
+def chain_floor(case: dict) -> Callable[[], object]:
+    """Not a sampler: its matrix products and normal draws alone, nothing else."""
+    device, batch = case["device"], case["batch"]
+    widths = (case["dim"], *case["hidden"])
+    up = [torch.randn(a, b, device=device) for a, b in pairwise(widths)]
+    down = [w.T.contiguous() for w in reversed(up)]
+    x, eps = (torch.randn(batch, case["dim"], device=device) for _ in range(2))
+
+    def run() -> None:
+        for _ in range(case["steps"]):
+            eps.normal_()
+            h = x
+            for w in (*up, *down):
+                h = torch.mm(h, w)
+
+    return run
+
+
+def _system(case: dict):
+    config = systems.preset(PRESETS[case["what"]])
+    images = torch.randint(256, (IMAGES, *config.image), dtype=torch.uint8)
+    return systems.build(config).to(case["device"]), images.to(case["device"])
+
+
+def step_ours(case: dict) -> Callable[[], object]:
+    """``Trainer.advance``, in the precision that the case names."""
+    system, images = _system(case)
+    trainer = train.Trainer(
+        train.channels_last(system).train(), images, precision=case["precision"]
+    )
+    return trainer.advance
+
+
+def step_published(case: dict) -> Callable[[], object]:
+    return published.Training(*_system(case)).step
+
+
+CHAINS = {
+    "ours": chain_ours,
+    "published": chain_published,
+    "torchebm": chain_torchebm,
+    "ebmkit": chain_ebmkit,
+    "floor": chain_floor,
+}
+STEPS = {"ours": step_ours, "published": step_published}
+COMPETITORS: dict[str, dict[str, Callable]] = {
+    "prior-chain": CHAINS,
+    "training-step": STEPS,
+    "lebm-step": STEPS,
+}

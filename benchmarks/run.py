@@ -1,0 +1,203 @@
+"""`make bench`: our chains and training steps beside those of their peers, timed in one run.
+
+    python benchmarks/run.py [--quick] [--only WHAT ...] [--out FILE]
+
+Every competitor lives in a process of its own, and they take turns: one measurement each, round
+after round, so that whatever else the machine does meets all of them alike. The result is a list
+of flat records with the median, the smallest and the largest time; ratios are made of medians.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PEERS = {"torchebm": "torchebm", "ebmkit": "ebmkit"}  # competitor -> package
+CHAIN = {"batch": 100, "steps": 60, "hidden": [50, 50, 50, 50], "dim": 16}  # the authors' f
+BATCHES = (100, 1000, 10_000)
+MIN_SECONDS = 0.1  # one measurement repeats a call until it has taken this long
+
+
+def cases(quick: bool, devices: list[str]) -> list[dict]:
+    """Everything that is measured; a case is timed for all its competitors."""
+    found = []
+    for device in devices:
+        threads = (1, 2) if device == "cpu" else (1,)
+        base = {"what": "prior-chain", "device": device, **CHAIN}
+        for n in reversed(threads):
+            found += [{**base, "threads": n, "batch": b} for b in BATCHES]
+        # how time grows, one thing at a time
+        one = {**base, "threads": 1, "batch": 1000}
+        found += [{**one, "steps": k} for k in (15, 30, 120, 240)]
+        found += [{**one, "hidden": [50] * n} for n in (1, 2, 3)]
+        found += [{**one, "hidden": [w] * 4} for w in (100, 200)]
+        found += [{**one, "hidden": [100, 100], "dim": 50, "batch": b} for b in BATCHES]
+        top = max(threads)
+        for what in ("training-step", "lebm-step"):
+            found.append({"what": what, "device": device, "threads": top})
+        found.append({"what": "fid-images", "device": device, "threads": top})
+        found.append({"what": "mnist-training", "device": device, "threads": top})
+    if quick:  # every kind once, small
+        small = {"batch": 10, "steps": 2}
+        kinds = {c["what"]: c for c in reversed(found) if c["what"] != "lebm-step"}
+        found = [{**c, **(small if "batch" in c else {}), "threads": 1} for c in kinds.values()]
+    return found
+
+
+def rounds(what: str, quick: bool) -> int:
+    """How often each competitor is measured."""
+    if quick:
+        return 1
+    return {"prior-chain": 9, "training-step": 9}.get(what, 3)
+
+
+def worker(connection: Connection, threads: int) -> None:
+    """Serve measurements of one competitor: (case) builds it, (count) times that many calls."""
+    import torch
+
+    sys.path.insert(0, str(HERE))
+    import competitors
+
+    torch.set_num_threads(threads)
+    call = synchronise = None
+    while (message := connection.recv()) is not None:
+        if isinstance(message, dict):
+            call = competitors.COMPETITORS[message["what"]][message["who"]](message)
+            cuda = message["device"] == "cuda"
+            synchronise = torch.cuda.synchronize if cuda else lambda: None
+            call()
+            message = 1
+        synchronise()
+        start = time.perf_counter()
+        for _ in range(message):
+            call()
+        synchronise()
+        milliseconds = (time.perf_counter() - start) * 1e3 / message
+        connection.send((milliseconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+class Competitor:
+    """A process that times one competitor, case after case of one kind."""
+
+    def __init__(self, threads: int):
+        context = get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=worker, args=(theirs, threads), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def ask(self, message: dict | int | None) -> tuple[float, float]:
+        """Send a case to build, or a number of calls; milliseconds a call and peak MiB."""
+        self.connection.send(message)
+        return self.connection.recv()
+
+    def close(self) -> None:
+        self.connection.send(None)
+        self.process.join()
+
+
+def measure(kind: list[dict], quick: bool) -> list[dict]:
+    """The records of cases of one kind (what, threads, device), for all competitors, in turn."""
+    sys.path.insert(0, str(HERE))
+    from competitors import COMPETITORS
+
+    what, threads = kind[0]["what"], kind[0]["threads"]
+    names = [n for n in COMPETITORS[what] if n not in PEERS or installed(PEERS[n])]
+    variants = [{"who": n, **v} for n in names for v in precisions(what, n)]
+    running = [Competitor(threads) for _ in variants]
+    records = []
+    for case in kind:
+        counts, times = [], [[] for _ in variants]
+        for competitor, variant in zip(running, variants, strict=True):
+            first, _ = competitor.ask({**case, **variant})  # warm after this
+            counts.append(1 if quick else max(1, round(MIN_SECONDS * 1e3 / first)))
+        for _ in range(rounds(what, quick)):
+            for i, competitor in enumerate(running):
+                milliseconds, peak = competitor.ask(counts[i])
+                times[i].append((milliseconds, peak))
+        for variant, measured in zip(variants, times, strict=True):
+            ms = [t for t, _ in measured]
+            records.append(
+                {
+                    **case,
+                    **variant,
+                    "ms_median": round(statistics.median(ms), 3),
+                    "ms_min": round(min(ms), 3),
+                    "ms_max": round(max(ms), 3),
+                    "rounds": len(ms),
+                    "peak_mib": round(measured[-1][1]),
+                }
+            )
+            shown = ", ".join(f"{k} {v}" for k, v in {**case, **variant}.items() if k != "what")
+            print(f"{what:14} {records[-1]['ms_median']:10.2f} ms   {shown}", flush=True)
+    for competitor in running:
+        competitor.close()
+    return records
+
+
+def precisions(what: str, who: str) -> list[dict]:
+    """Ours is timed in both precisions where there are two."""
+    if what == "prior-chain":
+        return [{}]
+    if what == "fid-images" or who != "ours":
+        return [{"precision": "float32"}]
+    return [{"precision": "bf16"}, {"precision": "float32"}]
+
+
+def installed(package: str) -> str | None:
+    """The version of a package, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def machine() -> dict:
+    """What the times were taken on."""
+    import torch
+
+    packages = ("torch", "triton", "torchebm", "ebmkit", "torch-fidelity", "jlebm-core")
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        facts = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+        facts = {k.strip(): v.strip() for k, v in facts.items()}
+        cpu = facts.get("model name", cpu)
+        flags = facts.get("flags", "").split()
+        cpu += f" ({', '.join(f for f in ('avx512f', 'avx512_bf16', 'amx_bf16') if f in flags)})"
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    versions = {p: installed(p) for p in packages}
+    return {"what": "machine", "cpu": cpu, "cuda": cuda, "versions": versions}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="each kind once, to see that it runs")
+    parser.add_argument("--only", nargs="+", metavar="WHAT", help="e.g. prior-chain")
+    parser.add_argument("--out", type=Path, default=HERE / "results.json")
+    args = parser.parse_args()
+    import torch
+
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    todo = [c for c in cases(args.quick, devices) if c["what"] in (args.only or (c["what"],))]
+    if not todo:
+        parser.error(f"nothing is called {' or '.join(args.only)}")
+    records = [machine()]
+    for _, kind in groupby(todo, key=lambda c: (c["what"], c["threads"], c["device"])):
+        records += measure(list(kind), args.quick)
+    args.out.write_text("[\n" + ",\n".join(json.dumps(r) for r in records) + "\n]\n")
+    print(f"{len(records) - 1} records in {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

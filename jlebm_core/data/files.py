@@ -1,0 +1,90 @@
+"""Where the files of a data set are found, and what is kept of them: one place for all formats."""
+
+import os
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .. import paths
+from ..errors import UsageError
+from .download import DownloadError
+
+Found = TypeVar("Found")
+
+
+def locate(
+    title: str,
+    folder: str,
+    wanted: str,
+    find: Callable[[Path], Found | None],
+    *,
+    get: Callable[[Path], None] | str,
+    download: bool,
+) -> Found:
+    """What ``find`` makes of the first ``folder`` under a data root that holds the set.
+
+    If none does, ``get`` downloads the set into its folder under the cache; a string in its place
+    says why there is no download. Raises UsageError that says what was tried and what to do.
+    """
+    tried = [root / folder for root in paths.data_roots()]
+    for place in tried:
+        if (found := find(place)) is not None:
+            return found
+    if isinstance(get, str):
+        failure = get
+    elif not download:
+        failure = "downloading was not allowed"
+    else:
+        try:
+            get(tried[-1])
+            if (found := find(tried[-1])) is not None:
+                return found
+            failure = "the download does not hold it"
+        except (DownloadError, OSError) as error:
+            failure = f"the download failed ({' '.join(str(error).split())})"
+    raise UsageError(
+        f"{title} is not at hand: no {wanted} in {' or '.join(map(str, tried))}, and {failure}; "
+        f"set JLEBM_DATA to a folder that holds {folder or wanted}, or use --data glyphs."
+    )
+
+
+def decoded(
+    name: str, n: int, images: Iterable[np.ndarray], *, limit: int | None, title: str
+) -> Tensor:
+    """``n`` decoded images (H, W, 3), all of one size, as a tensor (n, 3, H, W); kept in the cache.
+
+    The whole set is written once, image by image, to ``name``.npy in the cache and read from there
+    ever after, so ``name`` must change with the files. With a ``limit`` the first images alone are
+    taken from that file or, where there is none yet, decoded and not kept.
+    """
+    file = paths.cache_dir() / f"{name}.npy"
+    if not file.is_file():
+        if limit is not None and limit < n:
+            some = list(islice(images, limit))
+            return torch.from_numpy(np.stack(some).transpose(0, 3, 1, 2).copy())
+        write_decoded(file, n, images, title)
+    pixels = np.load(file, mmap_mode="r")
+    return torch.from_numpy(np.array(pixels[:limit]))
+
+
+def write_decoded(file: Path, n: int, images: Iterable[np.ndarray], title: str) -> None:
+    """Write images (H, W, 3) as one array (n, 3, H, W), under a temporary name until complete."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    array = None
+    try:
+        for i, image in enumerate(tqdm(images, f"decoding {title}", total=n, unit="image")):
+            if array is None:
+                shape = (n, image.shape[2], *image.shape[:2])
+                array = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+            array[i] = image.transpose(2, 0, 1)
+        array.flush()
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,164 @@
+"""The CUDA kernel of prior chains, in Triton: all steps of a block of chains in one launch.
+
+The state and the activations of a block stay in registers, the weights in shared memory or the
+nearest cache, the noise is made where it is used (Philox) or read. With ``TRITON_INTERPRET=1`` the
+same code runs on a CPU, which is how the tests check it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+MAX_DIM, MAX_WIDTH, MAX_HIDDEN = 128, 256, 4
+CODES = {"lrelu": 0, "lrelu0.01": 0, "relu": 0, "silu": 1, "gelu": 2}
+
+
+def fits(layers: Sequence[tuple[Tensor, Tensor]], act: str) -> bool:
+    """Whether the kernel takes this f: its activation, its widths, its number of layers."""
+    hidden = layers[:-1]
+    widths = [len(w) for w, _ in hidden]
+    return (
+        act in CODES
+        and len(hidden) <= MAX_HIDDEN
+        and max(widths) <= MAX_WIDTH
+        and hidden[0][0].shape[1] <= MAX_DIM
+    )
+
+
+@triton.jit
+def _act(a, slope, ACT: tl.constexpr):
+    if ACT == 0:
+        h = tl.where(a > 0, a, a * slope)
+    elif ACT == 1:
+        h = a * tl.sigmoid(a)
+    else:
+        h = a * 0.5 * (1 + tl.erf(a * 0.7071067811865476))
+    return h
+
+
+@triton.jit
+def _bend(g, a, slope, ACT: tl.constexpr):
+    """g act'(a)."""
+    if ACT == 0:
+        d = tl.where(a > 0, 1.0, slope)
+    elif ACT == 1:
+        s = tl.sigmoid(a)
+        d = s * (1 + a * (1 - s))
+    else:
+        d = (
+            0.5 * (1 + tl.erf(a * 0.7071067811865476))
+            + a * tl.exp(-0.5 * a * a) * 0.3989422804014327
+        )
+    return g * d
+
+
+@triton.jit
+def _square(w, layer, H: tl.constexpr):
+    """The weights (H, H) of a layer between hidden units, outputs x inputs."""
+    i = tl.arange(0, H)
+    return tl.load(w + layer * H * H + i[:, None] * H + i[None, :])
+
+
+@triton.jit
+def _up(h, w, b, layer, H: tl.constexpr, PRECISION: tl.constexpr):
+    """a = W h + b of a layer between hidden units; the bias of layer l stands at row l + 1."""
+    bias = tl.load(b + (layer + 1) * H + tl.arange(0, H))
+    return tl.dot(h, tl.trans(_square(w, layer, H)), input_precision=PRECISION) + bias[None, :]
+
+
+@triton.jit
+def _down(g, w, layer, H: tl.constexpr, PRECISION: tl.constexpr):
+    """W^T g of a layer between hidden units."""
+    return tl.dot(g, _square(w, layer, H), input_precision=PRECISION)
+
+
+@triton.jit
+def _chains(
+    z, eps, seed, first, middle, biases, top, batch, dim, steps, drift, spread, slope,
+    D: tl.constexpr, H: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr, ACT: tl.constexpr,
+    GIVEN: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, D)
+    units = tl.arange(0, H)
+    inside = (rows[:, None] < batch) & (columns[None, :] < dim)
+    place = rows[:, None] * dim + columns[None, :]
+    state = tl.load(z + place, inside, 0.0)
+    w = tl.load(first + units[:, None] * D + columns[None, :])
+    b = tl.load(biases + units)
+    out = tl.load(top + units)
+    key = tl.load(seed)
+    for k in range(steps):
+        a1 = tl.dot(state, tl.trans(w), input_precision=PRECISION) + b[None, :]
+        last = a1
+        if N > 1:
+            a2 = _up(_act(a1, slope, ACT), middle, biases, 0, H, PRECISION)
+            last = a2
+        if N > 2:
+            a3 = _up(_act(a2, slope, ACT), middle, biases, 1, H, PRECISION)
+            last = a3
+        if N > 3:
+            a4 = _up(_act(a3, slope, ACT), middle, biases, 2, H, PRECISION)
+            last = a4
+        g = _bend(out[None, :], last, slope, ACT)
+        if N > 3:
+            g = _bend(_down(g, middle, 2, H, PRECISION), a3, slope, ACT)
+        if N > 2:
+            g = _bend(_down(g, middle, 1, H, PRECISION), a2, slope, ACT)
+        if N > 1:
+            g = _bend(_down(g, middle, 0, H, PRECISION), a1, slope, ACT)
+        grad = tl.dot(g, w, input_precision=PRECISION)
+        if GIVEN:
+            noise = tl.load(eps + k * batch * dim + place, inside, 0.0)
+        else:
+            noise = tl.randn(key, k * batch * dim + place) * spread
+        state = (1 - drift) * state + (noise + drift * grad)
+    tl.store(z + place, state, inside)
+
+
+def _padded(t: Tensor, *shape: int) -> Tensor:
+    whole = t.new_zeros(shape)
+    whole[tuple(slice(n) for n in t.shape)] = t
+    return whole
+
+
+def _power(n: int) -> int:
+    return max(16, triton.next_power_of_2(n))  # tl.dot wants powers of two, 16 at least
+
+
+def run(
+    layers: Sequence[tuple[Tensor, Tensor]],
+    act: str,
+    slope: float,
+    z: Tensor,
+    *,
+    steps: int,
+    drift: float,
+    spread: float = 0.0,
+    eps: Tensor | None = None,
+    rng: torch.Generator | None = None,
+    precision: str = "ieee",
+) -> None:
+    """Advance the chains ``z`` (B, D), float32, in place by ``steps`` steps.
+
+    The noise is ``eps`` (K, B, D), already scaled, or drawn in the kernel from Philox, times
+    ``spread``, under a key from ``rng``: another stream than PyTorch's. ``layers`` as in
+    ``langevin_mlp``. Padding adds units whose weights are 0: they change nothing. ``precision`` is
+    Triton's for matrix products; "ieee" is float32.
+    """
+    *hidden, (out, _) = layers
+    (batch, dim), n = z.shape, len(hidden)
+    d, h = _power(dim), _power(max(len(w) for w, _ in hidden))
+    first = _padded(hidden[0][0], h, d)
+    middle = torch.stack([_padded(w, h, h) for w, _ in hidden[1:]] or [z.new_zeros(1, 1)])
+    biases = torch.stack([_padded(b, h) for _, b in hidden])
+    seed = torch.randint(2**31 - 1, (1,), generator=rng, device=z.device, dtype=torch.int32)
+    rows = 16 if batch <= 16 * 512 else 32  # small blocks fill a card with few chains
+    _chains[(triton.cdiv(batch, rows),)](
+        *(z, z if eps is None else eps, seed, first, middle, biases, _padded(out[0], h)),
+        *(batch, dim, steps, drift, spread, slope),
+        D=d, H=h, N=n, ROWS=rows, ACT=CODES[act], GIVEN=eps is not None, PRECISION=precision,
+    )  # fmt: skip

@@ -1,0 +1,40 @@
+"""What a training run watches: the codes' moments, and limits beyond which it has diverged."""
+
+import math
+
+from torch import Tensor
+
+# f_gap = f_pos - f_neg: where it opens, K steps no longer follow f, and f and the codes run away
+# together, long before anything overflows.
+LIMITS = {"f_gap": 50.0, "f_pos": 1e3, "f_neg": 1e3, "z_pos_max": 100.0, "z_neg_max": 100.0}
+
+
+class Diverged(RuntimeError):
+    """Training left every reasonable range; the message says which quantity did, and when."""
+
+
+def check(means: dict[str, float], step: int) -> None:
+    """Raise Diverged with one sentence if a logged mean is not finite or beyond ``LIMITS``."""
+    for name, value in means.items():
+        limit = LIMITS.get(name, math.inf)
+        if not math.isfinite(value) or abs(value) > limit:
+            raise Diverged(
+                f"training diverged at step {step}: {name} = {value:.3g} (limit {limit:g}); "
+                "try a smaller lr_prior, a larger penalty on f^2, or spectral_norm."
+            )
+
+
+def detached(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach() for k, v in terms.items()}
+
+
+def moments(**codes: Tensor) -> dict[str, Tensor]:
+    """Mean, standard deviation and largest absolute value of codes, under their names."""
+    terms = {}
+    for name, z in codes.items():
+        terms |= {
+            f"{name}_mean": z.mean(),
+            f"{name}_std": z.std(),
+            f"{name}_max": z.abs().amax(),
+        }
+    return terms
