@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import checkpoints, data, monitor, paths, results, systems, train, viz
+from . import data, monitor, runs, systems, table, train
 from .configs import BUDGETS, PRESETS, Config
 from .errors import UsageError
 from .explorer import export
@@ -72,6 +72,22 @@ def parser() -> argparse.ArgumentParser:
     device_option(p)
     p.set_defaults(run=run_evaluate)
 
+    p = commands.add_parser(
+        "table", help="all systems on a data set: run what is missing, show all"
+    )
+    p.add_argument("--data", required=True, help=f"one of {', '.join(data.NAMES)}, or own data")
+    p.add_argument("--budget", choices=BUDGETS, default="cpu", help="how long (default: cpu)")
+    p.add_argument("--systems", nargs="+", default=list(systems.SYSTEMS), metavar="SYSTEM")
+    p.add_argument("--seeds", nargs="+", type=natural, help="default: 0 1 2 for four rows, else 0")
+    p.add_argument("--samples", type=positive, help="default: 10000, budget paper: 50000")
+    p.add_argument("--features", help="default: the data's classifier, budget paper: Inception")
+    p.add_argument("--weights", type=Path, help="file of Inception's weights (else downloaded)")
+    p.add_argument("--dry-run", action="store_true", help="print what would run, and how long")
+    p.add_argument("--show", action="store_true", help="print the table of what there is")
+    p.add_argument("--quiet", action="store_true", help="no progress bars")
+    device_option(p)
+    p.set_defaults(run=run_table)
+
     p = commands.add_parser("export", help="write a trained system for the latent explorer")
     p.add_argument("model", type=Path, help="a run's folder, a checkpoint, or a shipped name")
     p.add_argument("--out", type=Path, required=True, help="a .safetensors file, 2 MB at most")
@@ -81,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = commands.add_parser("publish", help="copy an evaluated run into data/, to be committed")
     p.add_argument("folder", type=Path, help="a run's folder")
+    p.add_argument("--results-only", action="store_true", help="without the weights")
     p.set_defaults(run=run_publish)
 
     p = commands.add_parser("classifier", help="train the feature classifier of a data set")
@@ -146,94 +163,67 @@ def configuration(args: argparse.Namespace) -> tuple[Config, data.ImageSet]:
 
 def run_train(args: argparse.Namespace) -> None:
     config, images = configuration(args)
-    device = device_of(args)
-    name = results.run_name(config.system, config.data, args.seed)
-    folder = args.out or paths.runs_dir() / name
-    if not args.resume and checkpoints.exists(folder / "resume"):
-        raise UsageError(f"{folder} already holds a run: give --resume, or another --out.")
-    system = train.channels_last(systems.build(config, seed=args.seed)).to(device)
-    trainer = train.Trainer(system, images.images, seed=args.seed, precision=args.precision)
-    if args.resume:
-        trainer.restore(folder / "resume")
-
-    def on_log(trainer: train.Trainer) -> None:
-        if trainer.step % args.save_every and trainer.step < trainer.total:
-            return
-        trainer.save(folder / "resume")
-        picture = folder / f"samples-{trainer.step:06d}.png"
-        save_samples(trainer.model(), picture, 64, seed=args.seed)
-
-    counts = ", ".join(f"{k} {v:,}" for k, v in system.parameter_counts().items())
-    title = data.title(config.data)
-    print(f"{config.system} on {title}, {len(images):,} images {config.image}: {counts}")
-    trainer.run(trainer.total, on_log=on_log, progress=not args.quiet)
-    result = results.record(trainer, budget=args.budget, device=device_name(device))
-    meta = {"data": config.data, "seed": args.seed, "steps": trainer.step}
-    systems.save(trainer.model(), folder / "model", **meta)
-    results.write(folder / "results.json", result)
-    print(f"{trainer.step} steps in {result['seconds']:.0f} s; the run lies in {folder}")
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def save_samples(
-    system: systems.System, path: Path, n: int, *, steps: int | None = None, seed: int = 0
-) -> None:
-    """A grid of ``n`` samples as a PNG, written in one step."""
-    rng = torch.Generator(next(system.parameters()).device).manual_seed(seed)
-    system.eval()
-    picture = viz.png(system.sample(n, steps=steps, rng=rng), max(1, round(n**0.5)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoints.write_atomic(path, picture)
-
-
-def model_stem(model: Path) -> Path:
-    """The checkpoint that ``model`` means: a run's folder, a stem, or a shipped name."""
-    candidates = (model / "model", model, paths.shipped("checkpoints", str(model)))
-    for stem in candidates:
-        if checkpoints.exists(stem):
-            return stem
-    raise UsageError(
-        f"no trained system at {model}: give the folder of a run, a checkpoint, or a shipped one "
-        f"({', '.join(systems.shipped_names())})."
+    folder = args.out or runs.folder_of(config, args.seed, args.budget)
+    options = ("seed", "budget", "resume", "precision", "save_every")
+    result = runs.train_run(
+        *(config, images, folder),
+        device=device_of(args),
+        progress=not args.quiet,
+        **{k: getattr(args, k) for k in options},
     )
+    print(f"{result['steps']} steps in {result['seconds']:.0f} s; the run lies in {folder}")
 
 
 def run_sample(args: argparse.Namespace) -> None:
-    system = systems.load(model_stem(args.model)).to(device_of(args))
-    save_samples(system, args.out, args.n, steps=args.steps, seed=args.seed)
+    system = systems.load(runs.model_stem(args.model)).to(device_of(args))
+    runs.save_samples(system, args.out, args.n, steps=args.steps, seed=args.seed)
     print(f"{args.n} samples in {args.out}")
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
-    from .evaluate.report import encode_all, evaluate
-
-    stem = model_stem(args.model)
-    system = systems.load(stem).to(device_of(args))
-    own = system.config.data
+    stem, device = runs.model_stem(args.model), device_of(args)
+    own = systems.load(stem).config.data
     if args.data and data.load(args.data, "test", limit=1).name != own:
         raise UsageError(f"{stem} was trained on {own}, not on {args.data}.")
     splits = [data.load(args.data or own, split) for split in data.SPLITS]
     options = {k: getattr(args, k) for k in ("samples", "features", "weights", "seed")}
-    records = evaluate(system, *splits, **options)
-    for r in records:
+    for r in runs.evaluate_run(stem, *splits, device=device, **options):
         rest = ", ".join(f"{k} {v}" for k, v in r.items() if k not in ("name", "value"))
         print(f"{r['name']:28} {r['value']:10.4f}   {rest}")
     file = stem.with_name("results.json")
-    if not file.is_file():  # a shipped model: nothing to record in
+    if file.is_file():
+        print(f"recorded in {file}")
+
+
+def run_table(args: argparse.Namespace) -> None:
+    for name in args.systems:
+        systems.row(name)
+    known = args.data in data.SHAPES
+    images = None if known else data.load(args.data, limit=1)
+    name, shape = (args.data, data.SHAPES[args.data]) if known else (images.name, images.shape)
+    which = {"rows": args.systems, "seeds": args.seeds}
+    todo, device = table.jobs(name, shape, args.budget, **which), device_of(args)
+    if args.dry_run:
+        print(table.plan(todo, args.budget, device))
         return
-    results.write(file, results.with_metrics(results.read(file), records))
-    test = splits[1]
-    if test.labels is not None and system.inference.amortised:
-        codes = {"z": encode_all(system, test.images).half(), "labels": test.labels.byte()}
-        checkpoints.save(stem.with_name("codes"), codes, {"split": "test", "data": test.name})
-    print(f"recorded in {file}")
+    paper = args.budget == "paper"
+    features = args.features or ("inception-v3-compat" if paper else None)
+    samples = args.samples or (50_000 if paper else 10_000)
+    measure = {"samples": samples, "features": features, "weights": args.weights}
+    failed = []
+    if not args.show and any(job.state != "done" for job in todo):
+        splits = [data.load(args.data, split) for split in data.SPLITS]
+        how = {"budget": args.budget, "device": device, "progress": not args.quiet}
+        failed = table.run(todo, *splits, **how, **measure)
+        todo = table.jobs(name, shape, args.budget, **which)
+    found = [job.result for job in todo if job.result]
+    print(table.text(name, table.lines(name, args.budget, found=found)))
+    if failed:
+        raise monitor.Diverged(" ".join(failed))
 
 
 def run_export(args: argparse.Namespace) -> None:
-    system = systems.load(model_stem(args.model))
+    system = systems.load(runs.model_stem(args.model))
     encoder = not args.no_encoder and system.inference.amortised
     done = export(system, args.out, title=args.title, encoder=encoder)
     parts = " and ".join(p for p in ("generator", "encoder") if done.description[p])
@@ -242,19 +232,7 @@ def run_export(args: argparse.Namespace) -> None:
 
 def run_publish(args: argparse.Namespace) -> None:
     """Copy a run's weights, codes and results to data/checkpoints and data/results."""
-    if paths.CLONE is None:
-        raise UsageError("publish writes into data/ of a clone of the project: run it there.")
-    result = results.read(args.folder / "results.json")
-    if not result["metrics"]:
-        raise UsageError(f"{args.folder} has not been evaluated: run `jlebm evaluate` on it first.")
-    name = results.run_name(result["system"], result["data"], result["seed"])
-    parts = {"model": name, "codes": f"codes-{name}"}
-    for part, shipped in parts.items():
-        if part == "model" or checkpoints.exists(args.folder / part):
-            tensors, meta = checkpoints.load(args.folder / part)
-            checkpoints.save(paths.shipped("checkpoints", shipped), tensors, meta)
-    results.write(results.shipped_path(name), result)
-    print(f"published {name}")
+    print(f"published {runs.publish(args.folder, weights=not args.results_only)}")
 
 
 def run_classifier(args: argparse.Namespace) -> None:

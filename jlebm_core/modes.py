@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from . import checkpoints, data, paths, results, systems, train
-from .configs import BUDGETS
 from .data import ImageSet
 from .errors import UsageError
 from .evaluate.report import encode_all
@@ -54,14 +53,16 @@ def obtain(system: str, dataset: str = "mnist", *, seed: int = 0) -> Trained:
     smoke = mode() == "smoke"
     images = data.load("glyphs", limit=SMOKE_IMAGES) if smoke else data.load(dataset)
     budget = "smoke" if smoke else "cpu"
-    config = systems.configure(system, images.name, images.shape, **BUDGETS[budget])
+    config = systems.configure(system, images.name, images.shape, budget=budget)
     device = "cuda" if torch.cuda.is_available() and not smoke else "cpu"
     model = train.channels_last(systems.build(config, seed=seed)).to(device)
     trainer = train.Trainer(model, images.images, seed=seed)
-    trainer.run(config.steps, log_every=10 if smoke else 50, progress=not smoke)
+    trainer.run(trainer.total, log_every=10 if smoke else 50, progress=not smoke)
     found = results.record(trainer, budget=budget, device=device)
     where = f"{system} on {data.title(images.name)}, trained here for {trainer.step:,} steps"
-    return Trained(model.cpu(), found, where + (" (smoke mode: far too few)" if smoke else ""))
+    return Trained(
+        trainer.model().cpu(), found, where + (" (smoke mode: far too few)" if smoke else "")
+    )
 
 
 def real_images(dataset: str, split: str = "test", *, limit: int | None = None) -> ImageSet | None:

@@ -14,9 +14,15 @@ VERSIONED = ("torch", "torchvision", "torch-fidelity")
 LOG_POINTS = 100
 
 
-def run_name(system: str, data: str, seed: int) -> str:
-    """The name of a row's run and results file, e.g. ``joint-ebm-mnist-s0``."""
-    return f"{system}-{data}-s{seed}"
+def run_name(system: str, data: str, seed: int, budget: str = "cpu") -> str:
+    """The name of a run and of its results file, e.g. ``joint-ebm-mnist-s0``; a budget other than
+    "cpu" stands at the end."""
+    return f"{system}-{data}-s{seed}" + (f"-{budget}" if budget != "cpu" else "")
+
+
+def name_of(result: dict) -> str:
+    """``run_name`` of the run that left ``result``."""
+    return run_name(*(result[k] for k in ("system", "data", "seed", "budget")))
 
 
 def record(trainer: Trainer, *, budget: str, device: str) -> dict:

@@ -1,11 +1,12 @@
-"""What several test files share: pixels, data roots of the test's own, sentences, a browser."""
+"""What several test files share: data of the tests' own, a file server, a browser and the site."""
 
 import functools
+import http.server
 import os
 import shutil
 import threading
 import urllib.request
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.error import URLError
 
@@ -137,7 +138,7 @@ def browser():
 def addresses():
     """Where the site lies, by way of access: on disk and on a loopback server."""
 
-    class Quiet(SimpleHTTPRequestHandler):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
             pass
 

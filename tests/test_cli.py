@@ -157,7 +157,7 @@ def test_publish_wants_metrics_and_then_copies(digits, tmp_path, capsys, monkeyp
         run / "results.json", results.with_metrics(results.read(run / "results.json"), [metric])
     )
     assert cli.main(["publish", str(run)]) == 0
-    name = "joint-ebm-bars-s0"
+    name = "joint-ebm-bars-s0-smoke"
     assert checkpoints.exists(home / "data" / "checkpoints" / name)
     assert json.loads((home / "data" / "results" / f"{name}.json").read_text())["metrics"] == [
         metric

@@ -32,6 +32,8 @@ def test_every_system_gets_its_figures_and_no_others(name):
     expected = [("mse", None)]
     for k in (2, 0) if system.prior.learned else (0,):
         expected += [(figure, k) for figure in FIGURES]
+    if hasattr(system.prior, "resample"):
+        expected += [*((figure, None) for figure in FIGURES), ("effective_sample_size", None)]
     expected += [(f"{figure}_floor", None) for figure in FIGURES]
     if layers > 1:
         expected += [("label_change_rate", i) for i in range(1, layers + 1)]
@@ -40,6 +42,17 @@ def test_every_system_gets_its_figures_and_no_others(name):
     assert keys == expected
     fids = [r for r in records if r["name"] == "fid"]
     assert all(r["samples"] == 80 and r["reference_samples"] == 120 for r in fids)
+
+
+def test_resampling_without_a_ratio_is_the_base_prior(monkeypatch):
+    """With all ratios off every proposal weighs the same: the effective sample size is their
+    number."""
+    monkeypatch.setattr(report, "PROPOSALS", 20)
+    records = report.evaluate(
+        built("ncp-vae"), images("train", 120), images("test", 90), samples=80
+    )
+    (size,) = [r for r in records if r["name"] == "effective_sample_size"]
+    assert size["value"] == pytest.approx(20) and size["sampler"] == "importance resampling"
 
 
 def test_each_figure_can_be_repeated_alone():

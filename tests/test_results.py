@@ -58,7 +58,7 @@ COMMITTED = sorted(paths.shipped("results").glob("*.json"))
 def test_committed_results_follow_the_schema(path):
     result = results.read(path)
     assert set(result) == FIELDS
-    assert path.stem == results.run_name(result["system"], result["data"], result["seed"])
+    assert path.stem == results.name_of(result)
     config = Config.from_json(result["config"])
     assert config.steps == result["steps"] and result["seconds"] > 0
     assert len({len(v) for v in result["log"].values()}) == 1

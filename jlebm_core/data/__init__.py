@@ -18,17 +18,20 @@ from . import celeba, cifar, idx, own, svhn
 SPLITS = ("train", "test")
 GLYPHS = {"train": (20_000, 0), "test": (4_000, 1)}  # split -> (number of images, seed)
 
-# name -> (how it is printed, its loader): load(name, split, download=, limit=) -> images, labels
-PUBLISHED: dict[str, tuple[str, Callable[..., tuple[Tensor, Tensor | None]]]] = {
-    "mnist": ("MNIST", idx.load),
-    "fashion-mnist": ("Fashion-MNIST", idx.load),
-    "cifar10": ("CIFAR-10", cifar.load),
-    "cifar10-jpeg": ("CIFAR-10 (JPEG)", cifar.load_jpeg),
-    "svhn": ("SVHN", svhn.load),
-    "svhn-extra": ("SVHN (extra)", svhn.load),
-    "celeba64": ("CelebA-64", celeba.load),
+Loader = Callable[..., tuple[Tensor, Tensor | None]]  # (name, split, download=, limit=)
+
+# name -> (how it is printed, its loader, (C, H, W) of its images)
+PUBLISHED: dict[str, tuple[str, Loader, tuple[int, int, int]]] = {
+    "mnist": ("MNIST", idx.load, (1, 28, 28)),
+    "fashion-mnist": ("Fashion-MNIST", idx.load, (1, 28, 28)),
+    "cifar10": ("CIFAR-10", cifar.load, (3, 32, 32)),
+    "cifar10-jpeg": ("CIFAR-10 (JPEG)", cifar.load_jpeg, (3, 32, 32)),
+    "svhn": ("SVHN", svhn.load, (3, 32, 32)),
+    "svhn-extra": ("SVHN (extra)", svhn.load, (3, 32, 32)),
+    "celeba64": ("CelebA-64", celeba.load, (3, 64, 64)),
 }
 NAMES = ("glyphs", *PUBLISHED)
+SHAPES = {"glyphs": (3, 32, 32)} | {name: shape for name, (_, _, shape) in PUBLISHED.items()}
 
 
 @dataclass(frozen=True, eq=False)

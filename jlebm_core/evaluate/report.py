@@ -10,9 +10,10 @@ from ..data import ImageSet, to_float, to_uint8
 from ..systems import System
 from . import fid, probes
 from .classifier import Classifier, available, load_classifier
-from .features import SUFFIX, Extractor, Stream
+from .features import SUFFIX, Extractor, Features, Stream
 
 BLOCK = 500  # images or chains at a time
+PROPOSALS = 1000  # for each draw by importance resampling
 PANELS, DRAWS = 100, 20  # label change: fixed codes, new draws for each
 
 
@@ -70,6 +71,27 @@ def label_change(
     )
 
 
+def by_resampling(
+    system: System, samples: int, reference: Features, *, rng: torch.Generator, seed: int
+) -> list[dict]:
+    """FID and its kin of samples by importance resampling, and its effective sample size."""
+    sizes = []
+
+    def blocks() -> Iterator[Tensor]:
+        for start in range(0, samples, BLOCK):
+            z, ess = system.prior.resample(
+                min(BLOCK, samples - start), proposals=PROPOSALS, rng=rng
+            )
+            sizes.append(ess)
+            yield to_uint8(system.decode(z))
+
+    scores = fid.compare(Stream(samples, blocks()), reference, seed=seed)
+    how = {"sampler": "importance resampling", "proposals": PROPOSALS}
+    records = [{**r, **how} for r in fid.metric_records(scores)]
+    ess = torch.cat(sizes).mean().item()
+    return [*records, {"name": "effective_sample_size", "value": ess, **how}]
+
+
 def evaluate(
     system: System,
     train: ImageSet,
@@ -115,6 +137,8 @@ def evaluate(
         x = Stream(samples, sample_blocks(system, samples, steps=k, rng=rng()))
         scores = fid.compare(x, reference, seed=seed)
         records += fid.metric_records(scores, langevin_steps=k)
+    if hasattr(system.prior, "resample"):
+        records += by_resampling(system, samples, reference, rng=rng(), seed=seed)
     scores = fid.compare(test.images[:samples], reference, seed=seed)
     records += fid.metric_records(scores, suffix="_floor")
     if len(system.config.dims) > 1 and train.name in available():
