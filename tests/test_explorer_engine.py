@@ -208,6 +208,17 @@ def test_kept_coordinates_stay_and_the_rest_does_not_change_its_noise(engine):
     assert held[1] == 2 and (held[0], held[2]) == (free[0], free[2]) and free[1] != 2
 
 
+@pytest.mark.parametrize("row", ["sri", "biva"])
+def test_gaussian_chains_in_their_noises(engine, row):
+    system = systems.build(systems.configure(row, "mnist", (1, 28, 28)), seed=0).eval()
+    opened(engine, system)
+    eps = torch.randn(3, system.prior.dim, generator=seeded(8))
+    z = system.prior.from_noise(eps) if row == "biva" else eps
+    found = engine.evaluate(DECODE, eps.tolist())
+    np.testing.assert_allclose(found, system.decode(z).flatten(1), atol=2 / 255)
+    assert engine.evaluate("() => model.coordinate(0)") == "ε₁, 1"
+
+
 def test_every_kind_of_layer(engine):
     layers = {
         "dims": (2, 3),

@@ -19,11 +19,12 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
 from .. import checkpoints
+from ..chains import MAX_LOG_SIGMA, GaussianChain
 from ..errors import UsageError
-from ..generators import LadderGenerator
-from ..inference import LadderEncoder
-from ..nets import NegativeEnergy, Shape
-from ..priors import StandardNormal
+from ..generators import BottomGenerator, LadderGenerator, NoiseGenerator
+from ..inference import DeterministicEncoder, LadderEncoder
+from ..nets import Shape, activation
+from ..priors import EBMPrior, RatioPrior, StandardNormal
 from ..systems import System
 
 MOST_BYTES = 2_000_000  # what a page may carry for one model
@@ -137,48 +138,74 @@ def _plain(conv: nn.Conv2d | nn.ConvTranspose2d) -> bool:
     return square and bare and conv.padding_mode == "zeros"
 
 
-def generator_program(generator: nn.Module) -> Program:
-    """z -> h_1(z), the mean image."""
-    if type(generator) is not LadderGenerator:
+def generator_program(generator: nn.Module, prior: nn.Module) -> Program:
+    """Code -> mean image. The code is z; with a Gaussian chain, in the prior or in the generator,
+    it is the chain's noises eps ~ N(0, I), from which z is made (``GaussianChain.from_noise``)."""
+    if type(generator) not in (LadderGenerator, BottomGenerator, NoiseGenerator):
         raise UsageError(f"the explorer does not know the generator {type(generator).__name__}.")
-    dims = generator.dims
-    program = Program("g", (sum(dims),))
-    ends = list(accumulate(dims))
+    program = Program("g", (prior.dim,))
     codes = [
         program.add("slice", "input", start=end - d, end=end)
-        for end, d in zip(ends, dims, strict=True)
+        for end, d in zip(accumulate(prior.dims), prior.dims, strict=True)
     ]
+    if chain := chain_of(generator, prior):
+        codes = chained(program, chain, codes)
+    codes = codes[: len(generator.dims)]  # of a bottom generator: z_1 alone
     h = program.run(generator.blocks[-1], codes[-1])
-    for i in reversed(range(len(dims) - 1)):
+    for i in reversed(range(len(codes) - 1)):
         code = program.run(generator.projections[i], codes[i])
         h = program.run(generator.blocks[i], program.add(generator.join, code, h))
     return program
 
 
-def encoder_program(encoder: nn.Module, image: Shape) -> Program | None:
-    """x -> the mean of q(z | x); None for Langevin inference, which has no network."""
-    if not encoder.amortised:
-        return None
-    if type(encoder) is not LadderEncoder:
+def chain_of(generator: nn.Module, prior: nn.Module) -> GaussianChain | None:
+    """The Gaussian chain that makes z of noises, if there is one."""
+    return prior if type(prior) is GaussianChain else getattr(generator, "chain", None)
+
+
+def chained(program: Program, chain: GaussianChain, noises: list[str]) -> list[str]:
+    """z_i = mu_i + sigma_i eps_i from the top down, as operations; the layers bottom-up."""
+    zs, h = [], None
+    for i in reversed(range(len(noises))):
+        z = noises[i]
+        if h is not None:
+            both, d = program.run(chain.conditionals[i], h), chain.dims[i]
+            mean = program.add("slice", both, start=0, end=d)
+            s = program.add("slice", both, start=d, end=2 * d)
+            z = program.add("draw", mean, s, z, floor=chain.floor, most=MAX_LOG_SIGMA)
+        zs.insert(0, z)
+        below = z if h is None or not chain.skips else program.add("concat", z, h)
+        h = program.run(chain.path[i - 1], below) if chain.skips and i else z
+    return zs
+
+
+def encoder_program(encoder: nn.Module, image: Shape) -> Program:
+    """x -> the mean of q(z | x), or z(x)."""
+    if not _known(encoder):
         raise UsageError(f"the explorer does not know the encoder {type(encoder).__name__}.")
-    program, t, means = Program("e", image), "input", []
-    for i, (ladder, (mean, _)) in enumerate(zip(encoder.ladders, encoder.heads, strict=True)):
-        if i:
-            t = program.run(encoder.trunk[i - 1], t)
-        means.append(program.run(mean, program.run(ladder, t)))
+    program, means = Program("e", image), []
+    t = program.run(encoder.stem, "input")
+    for i, (ladder, heads) in enumerate(zip(encoder.ladders, encoder.heads, strict=True)):
+        t = program.run(encoder.trunk[i - 1], t) if i else t
+        means.append(program.run(heads[0], program.run(ladder, t)))
     program.add("concat", *means)
     return program
+
+
+def _known(encoder: nn.Module) -> bool:
+    """Whether the code is read off the image alone, without a pass through prior or generator."""
+    return type(encoder) in (LadderEncoder, DeterministicEncoder)
 
 
 def prior_description(prior: nn.Module) -> tuple[dict, dict[str, Tensor]]:
     """f as a list of layers with its activation, K and s, and the tensors."""
     layers, act, tensors = [], {}, {}
-    f = getattr(prior, "net", None)
-    if f is not None and type(f) is not NegativeEnergy or not isinstance(prior, StandardNormal):
+    if type(prior) not in (StandardNormal, EBMPrior, RatioPrior, GaussianChain):
         raise UsageError(f"the explorer does not know the prior {type(prior).__name__}.")
-    if f is not None and len(f.net):
-        act = ACTIVATIONS[type(f.net[1])](f.net[1]) if len(f.net) > 1 else {"name": "none"}
-        for i, (weight, bias) in enumerate(f.layers()):
+    if getattr(prior, "net", None) and prior.net.act:  # without hidden layers f = 0
+        module = activation(prior.net.act)
+        act = ACTIVATIONS[type(module)](module)
+        for i, (weight, bias) in enumerate(prior.net.layers()):
             layers.append([f"f{i}.weight", f"f{i}.bias"])
             tensors |= zip(layers[-1], (weight.detach(), bias.detach()), strict=True)
     chain = {"steps": getattr(prior, "steps", 0), "step_size": getattr(prior, "step_size", 0.4)}
@@ -210,19 +237,22 @@ def describe(
     """The export of a system, or of a prior alone, which has no image.
 
     ``title`` is what a chooser shows, ``notes`` a few words on each layer, bottom first. The
-    inference network comes along if it fits (None), in any case (True), or not (False). Raises
-    UsageError for a part or a layer that the explorer does not know.
+    inference network comes along if it can and fits (None), in any case (True), or not (False).
+    Raises UsageError for a part or a layer that the explorer does not know.
     """
     system = part if isinstance(part, System) else None
     prior = system.prior if system else part
     origin = (system.config.system, system.config.data) if system else ("prior",)
     about, tensors = prior_description(prior)
-    draws = prior.sample(500, rng=torch.Generator(prior._here.device).manual_seed(0))
-    reach, likeliest = draws.abs().quantile(0.999).item(), draws[prior.log_prob(draws).argmax()]
+    noises = chain_of(system.generator if system else None, prior) is not None
+    base = StandardNormal(prior.dims).to(prior.here.device) if noises else prior
+    draws = base.sample(500, rng=torch.Generator(prior.here.device).manual_seed(0))
+    reach, likeliest = draws.abs().quantile(0.999).item(), draws[base.log_prob(draws).argmax()]
     description = {
         "format": "jlebm-explorer-1",
         "title": title or " on ".join(origin),
         "name": "-".join(origin),
+        "symbol": "ε" if noises else "z",
         "dims": list(prior.dims),
         "notes": list(notes),
         "reach": max(3.0, round(2 * reach) / 2),  # of the sliders
@@ -232,15 +262,15 @@ def describe(
         "encoder": None,
     }
     if system:
-        program = generator_program(system.generator)
+        program = generator_program(system.generator, prior)
         description |= {"image": list(system.config.image), "generator": program.to_json()}
         tensors |= checkpoints.halved(program.tensors)
     bare = Export(description, tensors)
-    reverse = None
-    if system and encoder is not False:
-        reverse = encoder_program(system.inference, system.config.image)
-    if reverse is None:
+    if not system or encoder is False or not encoder and (noises or not _known(system.inference)):
         return bare
+    if noises:
+        raise UsageError("the explorer shows noises, but the encoder gives z: leave it out.")
+    reverse = encoder_program(system.inference, system.config.image)
     extra = quantised(reverse.tensors)
     whole = Export({**description, "encoder": reverse.to_json()}, {**tensors, **extra})
     return whole if encoder or whole.fits() else bare

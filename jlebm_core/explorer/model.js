@@ -3,7 +3,7 @@ import { langevinStep, normalCode } from "./chain.js";
 import { compile, NegativeEnergy, readExport } from "./nets.js";
 
 const SUBSCRIPT = "₀₁₂₃₄₅₆₇₈₉";
-const layerName = (i) => "z" + [...String(i + 1)].map((d) => SUBSCRIPT[d]).join("");
+const subscript = (n) => [...String(n)].map((d) => SUBSCRIPT[d]).join("");
 
 // An export, unpacked: what a panel may ask of it. Networks are built when they are first needed.
 export class Model {
@@ -25,17 +25,22 @@ export class Model {
     return this;
   }
 
+  // "z₃"; of a Gaussian chain the code is its noises, "ε₃"
+  layerName(i) {
+    return this.description.symbol + subscript(i + 1);
+  }
+
   // "z₃, 2"
   coordinate(i) {
     const layer = this.layerOf[i];
-    return `${layerName(layer)}, ${i - this.start[layer] + 1}`;
+    return `${this.layerName(layer)}, ${i - this.start[layer] + 1}`;
   }
 
   // "z₃ top", with what was measured of the layer
   head(layer) {
     const [{ notes }, L] = [this.description, this.dims.length];
     const place = L === 1 ? "" : layer === L - 1 ? " top" : layer === 0 ? " bottom" : "";
-    return `<b>${layerName(layer)}</b>${place}<span class="jx-note">${notes?.[layer] ?? ""}</span>`;
+    return `<b>${this.layerName(layer)}</b>${place}<span class="jx-note">${notes?.[layer] ?? ""}</span>`;
   }
 
   // A draw of the prior: `steps` of its chain from N(0, I), as a generator that can be interrupted

@@ -125,6 +125,16 @@ const STEPS = {
       },
     };
   },
+  // mu + (floor + exp(min(s, most))) eps: a layer of a Gaussian chain, from its noise
+  draw(op, [shape]) {
+    const y = new Float32Array(shape[0]);
+    const run = (mu, s, eps) => {
+      for (let i = 0; i < y.length; i++)
+        y[i] = mu[i] + (op.floor + Math.exp(Math.min(s[i], op.most))) * eps[i];
+      return y;
+    };
+    return { shape, run };
+  },
   add(op, [shape]) {
     const y = new Float32Array(shape.reduce((a, b) => a * b, 1));
     return {
