@@ -176,11 +176,10 @@ class Trainer:
 
     @torch.no_grad()
     def average(self) -> None:
-        """Move the averaged weights by one step: w <- ema w + (1 - ema) w_now."""
-        now = self.system.state_dict()
-        torch._foreach_lerp_(
-            [*self.averaged.values()], [now[k] for k in self.averaged], 1 - self.system.config.ema
-        )
+        """Move the averaged weights by one step: w <- d w + (1 - d) w_now, with d = ema, but less
+        in the first steps, so that the weights of the start are forgotten in short runs too."""
+        now, decay = self.system.state_dict(), min(self.system.config.ema, decay_at(self.step))
+        torch._foreach_lerp_([*self.averaged.values()], [now[k] for k in self.averaged], 1 - decay)
 
     def model(self) -> System:
         """The system to sample from and to keep: a copy with averaged weights, if there are any."""
@@ -315,6 +314,11 @@ def moments(**codes: Tensor) -> dict[str, Tensor]:
             f"{name}_max": z.abs().amax(),
         }
     return terms
+
+
+def decay_at(step: int) -> float:
+    """The largest decay of an average after ``step`` steps: it spans a tenth of them."""
+    return step / (step + 10)
 
 
 def channels_last(module: nn.Module) -> nn.Module:
