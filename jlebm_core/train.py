@@ -116,6 +116,8 @@ class Trainer:
         self.feed.load(self.step, min(1.0, (self.step + 1) / c.warmup) if c.warmup else 1.0)
         terms = self.fit_at_once() if second and objective.fit else self.stages[second]()
         self.step += 1
+        if self.averaged and not second:
+            self.average()
         if self.tell_prior():
             self.forget("prior")
             self.stages = self.recorded()  # what a step does has changed
@@ -139,8 +141,6 @@ class Trainer:
         z_neg = system.prior.sample(len(x), rng=self.rng)
         if not system.objective.afterwards:
             terms |= self.learn_prior(z_pos, z_neg)
-        if self.averaged:
-            self.average()
         return detached(terms | moments(z_pos=z_pos, z_neg=z_neg))
 
     def learn_prior(self, z_pos: Tensor, z_neg: Tensor) -> dict[str, Tensor]:
@@ -181,11 +181,10 @@ class Trainer:
 
     @torch.no_grad()
     def average(self) -> None:
-        """Move the averaged weights by one step: w <- ema w + (1 - ema) w_now."""
-        now = self.system.state_dict()
-        torch._foreach_lerp_(
-            [*self.averaged.values()], [now[k] for k in self.averaged], 1 - self.system.config.ema
-        )
+        """Move the averaged weights by one step: w <- d w + (1 - d) w_now, with d = ema, but less
+        in the first steps, so that the weights of the start are forgotten in short runs too."""
+        now, decay = self.system.state_dict(), min(self.system.config.ema, decay_at(self.step))
+        torch._foreach_lerp_([*self.averaged.values()], [now[k] for k in self.averaged], 1 - decay)
 
     def model(self) -> System:
         """The system to sample from and to keep: a copy with averaged weights, if there are any."""
@@ -297,3 +296,8 @@ def _nested(tensors: dict[str, Tensor], name: str) -> dict[int, dict[str, Tensor
 
 def _under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+
+
+def decay_at(step: int) -> float:
+    """The largest decay of an average after ``step`` steps: it spans a tenth of them."""
+    return step / (step + 10)
