@@ -79,7 +79,7 @@ class Trainer:
         self.stages = self.recorded()
         self.log: dict[str, list[float]] = {}
         self.fit_log: dict[str, list[float]] = {}  # of the second stage
-        self.seconds = 0.0  # spent in run(), over all sessions
+        self.seconds, self.cpu_seconds = 0.0, 0.0  # spent in run(), over all sessions
 
     def recorded(self) -> list[Recorded]:
         """The steps of both stages, to be recorded anew where there are CUDA graphs."""
@@ -207,7 +207,7 @@ class Trainer:
         Raises Diverged as soon as a logged quantity is not finite or beyond ``LIMITS``.
         """
         self.system.train()
-        start = time.monotonic() - self.seconds
+        start, cpu_start = time.monotonic() - self.seconds, time.process_time() - self.cpu_seconds
         sums: dict[str, Tensor] = {}
         count = 0
         bar = tqdm(total=steps, initial=self.step, disable=not progress, unit="step")
@@ -228,6 +228,7 @@ class Trainer:
                     log.setdefault(k, []).append(v)
                 bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if k in SHOWN})
                 self.seconds = time.monotonic() - start
+                self.cpu_seconds = time.process_time() - cpu_start
                 if on_log:
                     on_log(self)
                     self.system.train()
@@ -282,7 +283,7 @@ class Trainer:
         self.tell_prior()
 
 
-LOGGED = ("seed", "step", "seconds", "log", "fit_log")
+LOGGED = ("seed", "step", "seconds", "cpu_seconds", "log", "fit_log")
 SHOWN = ("nll", "sse", "kl", "bce", "code_elbo", "f_pos", "f_neg", "z_pos_std", "z_neg_std")
 
 
