@@ -11,12 +11,14 @@ import published
 import torch
 
 from jlebm_core import systems, train
+from jlebm_core.nets import channels_last
 from jlebm_core.priors import EBMPrior
 
 STEP_SIZE = 0.4
 # The authors' nets for hierarchical sampling (joint EBM prior) and those of LEBM on SVHN.
 PRESETS = {"training-step": "iccv2023-svhn-hs", "lebm-step": "neurips2020-lebm-svhn"}
 IMAGES = 5000  # random ones: no time depends on what they show
+SHIPPED = "joint-ebm-mnist-s0"  # whose samples are measured
 
 
 def prior_of(case: dict) -> EBMPrior:
@@ -100,14 +102,65 @@ def _system(case: dict):
 def step_ours(case: dict) -> Callable[[], object]:
     """``Trainer.advance``, in the precision that the case names."""
     system, images = _system(case)
-    trainer = train.Trainer(
-        train.channels_last(system).train(), images, precision=case["precision"]
-    )
+    trainer = train.Trainer(channels_last(system).train(), images, precision=case["precision"])
     return trainer.advance
 
 
 def step_published(case: dict) -> Callable[[], object]:
     return published.Training(*_system(case)).step
+
+
+def images_ours(case: dict) -> Callable[[], object]:
+    """Samples streamed into the extractor of FID, as ``jlebm evaluate`` does it."""
+    from jlebm_core.evaluate.features import Extractor, Stream
+    from jlebm_core.evaluate.report import sample_blocks
+    from jlebm_core.feed import keep_freed_memory
+
+    keep_freed_memory()
+    system = systems.shipped(SHIPPED).to(case["device"])
+    extract = Extractor("mnist-classifier", system.config.image, device=case["device"])
+    n = case["images"]
+    return lambda: extract(Stream(n, sample_blocks(system, n)))
+
+
+def images_published(case: dict) -> Callable[[], object]:
+    """All samples first, as float images in batches of 100, then their features 200 at a time."""
+    from jlebm_core.data import to_uint8
+    from jlebm_core.evaluate.classifier import load_classifier
+
+    system = systems.shipped(SHIPPED).to(case["device"])
+    classifier = load_classifier("mnist").to(case["device"])
+    chain = {"steps": system.config.prior_steps, "step_size": system.config.prior_step_size}
+
+    def run() -> None:
+        images = []
+        for _ in range(case["images"] // 100):
+            z = published.prior_chain(system.prior, 100, **chain)
+            with torch.no_grad():
+                images.append(system.generator.mean(z).cpu())
+        with torch.no_grad():
+            for x in torch.cat(images).split(200):
+                classifier.features(to_uint8(x).to(case["device"])).cpu()
+
+    return run
+
+
+def _mnist(case: dict):
+    """Our MNIST nets on as many images as MNIST has."""
+    config = systems.configure("joint-ebm", "mnist", (1, 28, 28))
+    images = torch.randint(256, (60_000, *config.image), dtype=torch.uint8)
+    return systems.build(config).to(case["device"]), images
+
+
+def mnist_ours(case: dict) -> Callable[[], object]:
+    system, images = _mnist(case)
+    system = channels_last(system).train()
+    return train.Trainer(system, images, precision=case["precision"]).advance
+
+
+def mnist_published(case: dict) -> Callable[[], object]:
+    system, images = _mnist(case)
+    return published.Training(system, images.to(case["device"])).step
 
 
 CHAINS = {
@@ -122,4 +175,6 @@ COMPETITORS: dict[str, dict[str, Callable]] = {
     "prior-chain": CHAINS,
     "training-step": STEPS,
     "lebm-step": STEPS,
+    "fid-images": {"ours": images_ours, "published": images_published},
+    "mnist-training": {"ours": mnist_ours, "published": mnist_published},
 }

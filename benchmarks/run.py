@@ -44,7 +44,7 @@ def cases(quick: bool, devices: list[str]) -> list[dict]:
         top = max(threads)
         for what in ("training-step", "lebm-step"):
             found.append({"what": what, "device": device, "threads": top})
-        found.append({"what": "fid-images", "device": device, "threads": top})
+        found.append({"what": "fid-images", "device": device, "threads": top, "images": 1000})
         found.append({"what": "mnist-training", "device": device, "threads": top})
     if quick:  # every kind once, small
         small = {"batch": 10, "steps": 2}

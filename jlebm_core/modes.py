@@ -16,6 +16,7 @@ from .data import ImageSet
 from .errors import UsageError
 from .evaluate.report import encode_all
 from .explorer import Export, describe
+from .nets import channels_last
 from .systems import System
 
 MODES = ("smoke", "load", "train")
@@ -55,7 +56,7 @@ def obtain(system: str, dataset: str = "mnist", *, seed: int = 0) -> Trained:
     budget = "smoke" if smoke else "cpu"
     config = systems.configure(system, images.name, images.shape, budget=budget)
     device = "cuda" if torch.cuda.is_available() and not smoke else "cpu"
-    model = train.channels_last(systems.build(config, seed=seed)).to(device)
+    model = channels_last(systems.build(config, seed=seed)).to(device)
     trainer = train.Trainer(model, images.images, seed=seed)
     trainer.run(trainer.total, log_every=10 if smoke else 50, progress=not smoke)
     found = results.record(trainer, budget=budget, device=device)

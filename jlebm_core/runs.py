@@ -13,6 +13,7 @@ from . import checkpoints, data, paths, results, systems, train, viz
 from .configs import Config
 from .data import ImageSet
 from .errors import UsageError
+from .nets import channels_last
 
 SAMPLES = 10  # in a results file, as a PNG in base64
 
@@ -42,7 +43,7 @@ def train_run(
     """
     if not resume and checkpoints.exists(folder / "resume"):
         raise UsageError(f"{folder} already holds a run: give --resume, or another --out.")
-    system = train.channels_last(systems.build(config, seed=seed)).to(device)
+    system = channels_last(systems.build(config, seed=seed)).to(device)
     trainer = train.Trainer(system, images.images, seed=seed, precision=precision)
     if resume:
         trainer.restore(folder / "resume")

@@ -24,7 +24,7 @@ from .inference import (
     LangevinPosterior,
     MergedEncoder,
 )
-from .nets import Shape
+from .nets import Shape, channels_last
 from .objectives import OBJECTIVES, Outcome
 from .priors import EBMPrior, RatioPrior, StandardNormal
 
@@ -283,4 +283,4 @@ def load(stem: str | Path) -> System:
         system.load_state_dict(tensors)  # copies into float32 parameters
     except RuntimeError:
         raise UsageError(f"the weights of {stem} do not fit its own configuration.") from None
-    return system.eval()
+    return channels_last(system).eval()

@@ -15,7 +15,7 @@ from . import checkpoints, papers, results, runs, systems, train
 from .configs import Config
 from .data import ImageSet
 from .monitor import Diverged
-from .nets import Shape
+from .nets import Shape, channels_last
 
 # Rows with three seeds by default; the others have one.
 SEEDS = {name: (0, 1, 2) for name in ("vlae", "lebm", "multi-ncp", "joint-ebm")}
@@ -52,10 +52,8 @@ def _state(config: Config, seed: int, budget: str) -> tuple[str, dict | None]:
     name = results.run_name(config.system, config.data, seed, budget)
     folder = runs.folder_of(config, seed, budget)
     for file in (results.shipped_path(name), folder / "results.json"):
-        if file.is_file() and (result := results.read(file))["metrics"]:
-            return "done", result
-    if (folder / "results.json").is_file():
-        return "to be evaluated", None
+        if file.is_file() and Config.from_json((result := results.read(file))["config"]) == config:
+            return ("done", result) if result["metrics"] else ("to be evaluated", None)
     return ("cut off" if checkpoints.exists(folder / "resume") else "missing"), None
 
 
@@ -75,7 +73,7 @@ def estimate(config: Config, device: torch.device) -> float:
 
 
 def _step_seconds(config: Config, device: torch.device) -> float:
-    system = train.channels_last(systems.build(config)).to(device)
+    system = channels_last(systems.build(config)).to(device)
     images = torch.randint(256, (config.batch, *config.image), dtype=torch.uint8)
     trainer, seconds = train.Trainer(system.train(), images), []
     for _ in range(2):  # the first one warms up
@@ -201,8 +199,14 @@ def cells(line: Line) -> list[str]:
         shown(line.values("mse"), 4),
         shown(line.trained("precision")),
         shown(line.trained("recall")),
-        f"{statistics.mean(r['seconds'] for r in line.results) / 60:.0f}",
+        f"{statistics.mean(minutes(r) for r in line.results):.0f}",
     ]
+
+
+def minutes(result: dict) -> float:
+    """What a training took: of the processor where it ran on one, else by the clock."""
+    on_cpu = result.get("device") == "cpu" and "cpu_seconds" in result
+    return result["cpu_seconds" if on_cpu else "seconds"] / 60
 
 
 def text(data: str, made: list[Line]) -> str:

@@ -3,15 +3,12 @@
 Without a GPU it runs through Triton's interpreter, the same code operation by operation.
 """
 
-import os
 from functools import partial
 
 import pytest
 import torch
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
-    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernel is defined
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # conftest.py chose the interpreter
 pytest.importorskip("triton")
 
 from jlebm_core.kernels import cuda  # noqa: E402

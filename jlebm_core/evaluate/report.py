@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data import ImageSet, to_float, to_uint8
+from ..feed import keep_freed_memory
 from ..systems import System
 from . import fid, probes
 from .classifier import Classifier, available, load_classifier
@@ -112,6 +113,7 @@ def evaluate(
     features fit the data.
     """
     device = device_of(system)
+    keep_freed_memory()
 
     def rng() -> torch.Generator:
         return torch.Generator(device).manual_seed(seed)
