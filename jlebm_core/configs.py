@@ -135,9 +135,10 @@ LANGEVIN: dict = {"norm": False, "bias": True, "steps": 3500}
 
 # Where a row differs from that: what its paper prescribes, and as many steps as twenty minutes on
 # one core allow. Free bits are fewer than BIVA's 2.0: our variables have one dimension, its up to
-# 48. Chains of step s on a Gaussian chain need sigma_i > s / 2, and a slow one: at 1e-4 it widened
-# faster than K steps from N(0, I) can follow, and f and the codes ran away together.
-_CHAIN = {"chain_floor": 0.3, "lr_chain": 1e-5}
+# 48. Langevin chains of step s on a Gaussian chain need sigma_i > s / 2. A Gaussian chain, unlike
+# N(0, I), gives way to codes that spread: it learns slowly, f is held, the warm-up is short, or
+# else f and the codes run away together where K steps from N(0, I) cannot follow.
+_CHAIN = {"chain_floor": 0.3, "lr_chain": 1e-5, "penalty": 0.1, "warmup": 100}
 OWN: dict[str, dict] = {
     "abp": LANGEVIN,
     "sri": {**LANGEVIN, "steps": 2800},
