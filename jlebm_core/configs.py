@@ -151,7 +151,7 @@ OWN: dict[str, dict] = {
     "lebm": LANGEVIN,
     "joint-ebm-mle": LANGEVIN,
     "layerwise-ebm": {**LANGEVIN, **_CHAIN, "steps": 2300},
-    "layerwise-ebm-vi": {**_CHAIN, "steps": 3200},
+    "layerwise-ebm-vi": {**_CHAIN, "steps": 5600},
 }
 
 # Changes to the settings for a shorter run than the default. "paper" is in ``presets``.
