@@ -147,6 +147,8 @@ def test_f_is_exported_with_its_scale(act):
 @pytest.mark.parametrize("name", systems.shipped_names())
 def test_shipped_models_export_within_a_grey_level(name, tmp_path):
     system = systems.shipped(name)
+    if system.config.system in UNKNOWN:
+        pytest.skip("not for the explorer")
     export(system, tmp_path / "x.safetensors")
     assert (tmp_path / "x.safetensors").stat().st_size <= 2e6
     done = read(tmp_path / "x.safetensors")
@@ -154,11 +156,13 @@ def test_shipped_models_export_within_a_grey_level(name, tmp_path):
     assert set(kinds.values()) == {torch.float16, torch.float32}
     z = system.prior.sample(3, rng=torch.Generator().manual_seed(4))
     x = system.decode(z)
-    for one, image in zip(z, x, strict=True):
+    with torch.no_grad():
+        inputs = system.prior.to_noise(z) if hasattr(system.prior, "to_noise") else z
+    for one, image in zip(inputs, x, strict=True):
         found = interpret(done.description["generator"], done.tensors, one)
         assert np.abs(found - image.numpy()).max() * 127.5 < 1
-    if not system.inference.amortised:
-        assert done.description["encoder"] is None
+    if done.description["encoder"] is None:
+        assert not system.inference.amortised or hasattr(system.prior, "to_noise")
         return
     codes = system.encode(x)
     for image, code in zip(x, codes, strict=True):
