@@ -94,7 +94,8 @@ def chain_floor(case: dict) -> Callable[[], object]:
 
 
 def _system(case: dict):
-    config = systems.preset(PRESETS[case["what"]])
+    size = {"batch": case["batch"], "prior_steps": case["steps"]}
+    config = systems.preset(PRESETS[case["what"]], **size)
     images = torch.randint(256, (IMAGES, *config.image), dtype=torch.uint8)
     return systems.build(config).to(case["device"]), images.to(case["device"])
 

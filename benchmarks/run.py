@@ -23,6 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PEERS = {"torchebm": "torchebm", "ebmkit": "ebmkit"}  # competitor -> package
 CHAIN = {"batch": 100, "steps": 60, "hidden": [50, 50, 50, 50], "dim": 16}  # the authors' f
+STEP = {"batch": 100, "steps": 60}  # of a training step, as the authors have it
 BATCHES = (100, 1000, 10_000)
 MIN_SECONDS = 0.1  # one measurement repeats a call until it has taken this long
 
@@ -42,13 +43,17 @@ def cases(quick: bool, devices: list[str]) -> list[dict]:
         found += [{**one, "hidden": [w] * 4} for w in (100, 200)]
         found += [{**one, "hidden": [100, 100], "dim": 50, "batch": b} for b in BATCHES]
         top = max(threads)
-        for what in ("training-step", "lebm-step"):
-            found.append({"what": what, "device": device, "threads": top})
-        found.append({"what": "fid-images", "device": device, "threads": top, "images": 1000})
+        step = {"what": "training-step", "device": device, "threads": top, **STEP}
+        found += [step, *({**step, "batch": b} for b in (25, 50, 200))]
+        found += [{**step, "steps": k} for k in (15, 240)]
+        lebm = {**step, "what": "lebm-step"}
+        found += [lebm, {**lebm, "batch": 25}]
+        images = {"what": "fid-images", "device": device, "threads": top}
+        found += [{**images, "images": n} for n in (1000, 4000)]
         found.append({"what": "mnist-training", "device": device, "threads": top})
     if quick:  # every kind once, small
         small = {"batch": 10, "steps": 2}
-        kinds = {c["what"]: c for c in reversed(found) if c["what"] != "lebm-step"}
+        kinds = {c["what"]: c for c in reversed(found) if c["what"] != "lebm-step"}  # seconds
         found = [{**c, **(small if "batch" in c else {}), "threads": 1} for c in kinds.values()]
     return found
 

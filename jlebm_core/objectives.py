@@ -111,8 +111,8 @@ def regularised(
     rng: torch.Generator | None = None,
     rows: Tensor | None = None,
 ) -> Outcome:
-    r"""SSE + code_penalty / 2 |z|^2 + decoder_penalty |beta|^2: a deterministic autoencoder, its
-    decoder held smooth by the L2 norm of its weights (RAE-L2, ICLR 2020).
+    r"""``SSE + code_penalty / 2 |z|^2 + decoder_penalty |beta|^2``: a deterministic autoencoder,
+    its decoder held smooth by the L2 norm of its weights (RAE-L2, ICLR 2020).
 
     ``prior_weight`` and ``rng`` belong to the variational objective and change nothing here.
     """

@@ -38,7 +38,8 @@ def record(trainer: Trainer, *, budget: str, device: str) -> dict:
         "device": device,
         "precision": trainer.precision,
         "steps": trainer.step,
-        "seconds": round(trainer.seconds, 1),
+        "seconds": round(trainer.seconds, 1),  # by the clock, whatever else the machine did
+        "cpu_seconds": round(trainer.cpu_seconds, 1),  # of this process, all threads together
         "parameters": trainer.system.parameter_counts(),
         "log": thin(trainer.log),
         **({"fit_log": thin(trainer.fit_log)} if trainer.fit_log else {}),

@@ -52,10 +52,8 @@ def _state(config: Config, seed: int, budget: str) -> tuple[str, dict | None]:
     name = results.run_name(config.system, config.data, seed, budget)
     folder = runs.folder_of(config, seed, budget)
     for file in (results.shipped_path(name), folder / "results.json"):
-        if file.is_file() and (result := results.read(file))["metrics"]:
-            return "done", result
-    if (folder / "results.json").is_file():
-        return "to be evaluated", None
+        if file.is_file() and Config.from_json((result := results.read(file))["config"]) == config:
+            return ("done", result) if result["metrics"] else ("to be evaluated", None)
     return ("cut off" if checkpoints.exists(folder / "resume") else "missing"), None
 
 
@@ -201,8 +199,14 @@ def cells(line: Line) -> list[str]:
         shown(line.values("mse"), 4),
         shown(line.trained("precision")),
         shown(line.trained("recall")),
-        f"{statistics.mean(r['seconds'] for r in line.results) / 60:.0f}",
+        f"{statistics.mean(minutes(r) for r in line.results):.0f}",
     ]
+
+
+def minutes(result: dict) -> float:
+    """What a training took: of the processor where it ran on one, else by the clock."""
+    on_cpu = result.get("device") == "cpu" and "cpu_seconds" in result
+    return result["cpu_seconds" if on_cpu else "seconds"] / 60
 
 
 def text(data: str, made: list[Line]) -> str:

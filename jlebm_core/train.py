@@ -79,7 +79,7 @@ class Trainer:
         self.stages = self.recorded()
         self.log: dict[str, list[float]] = {}
         self.fit_log: dict[str, list[float]] = {}  # of the second stage
-        self.seconds = 0.0  # spent in run(), over all sessions
+        self.seconds, self.cpu_seconds = 0.0, 0.0  # spent in run(), over all sessions
 
     def recorded(self) -> list[Recorded]:
         """The steps of both stages, to be recorded anew where there are CUDA graphs."""
@@ -116,6 +116,8 @@ class Trainer:
         self.feed.load(self.step, min(1.0, (self.step + 1) / c.warmup) if c.warmup else 1.0)
         terms = self.fit_at_once() if second and objective.fit else self.stages[second]()
         self.step += 1
+        if self.averaged and not second:
+            self.average()
         if self.tell_prior():
             self.forget("prior")
             self.stages = self.recorded()  # what a step does has changed
@@ -139,8 +141,6 @@ class Trainer:
         z_neg = system.prior.sample(len(x), rng=self.rng)
         if not system.objective.afterwards:
             terms |= self.learn_prior(z_pos, z_neg)
-        if self.averaged:
-            self.average()
         return detached(terms | moments(z_pos=z_pos, z_neg=z_neg))
 
     def learn_prior(self, z_pos: Tensor, z_neg: Tensor) -> dict[str, Tensor]:
@@ -181,11 +181,10 @@ class Trainer:
 
     @torch.no_grad()
     def average(self) -> None:
-        """Move the averaged weights by one step: w <- ema w + (1 - ema) w_now."""
-        now = self.system.state_dict()
-        torch._foreach_lerp_(
-            [*self.averaged.values()], [now[k] for k in self.averaged], 1 - self.system.config.ema
-        )
+        """Move the averaged weights by one step: w <- d w + (1 - d) w_now, with d = ema, but less
+        in the first steps, so that the weights of the start are forgotten in short runs too."""
+        now, decay = self.system.state_dict(), min(self.system.config.ema, decay_at(self.step))
+        torch._foreach_lerp_([*self.averaged.values()], [now[k] for k in self.averaged], 1 - decay)
 
     def model(self) -> System:
         """The system to sample from and to keep: a copy with averaged weights, if there are any."""
@@ -208,7 +207,7 @@ class Trainer:
         Raises Diverged as soon as a logged quantity is not finite or beyond ``LIMITS``.
         """
         self.system.train()
-        start = time.monotonic() - self.seconds
+        start, cpu_start = time.monotonic() - self.seconds, time.process_time() - self.cpu_seconds
         sums: dict[str, Tensor] = {}
         count = 0
         bar = tqdm(total=steps, initial=self.step, disable=not progress, unit="step")
@@ -229,6 +228,7 @@ class Trainer:
                     log.setdefault(k, []).append(v)
                 bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if k in SHOWN})
                 self.seconds = time.monotonic() - start
+                self.cpu_seconds = time.process_time() - cpu_start
                 if on_log:
                     on_log(self)
                     self.system.train()
@@ -283,7 +283,7 @@ class Trainer:
         self.tell_prior()
 
 
-LOGGED = ("seed", "step", "seconds", "log", "fit_log")
+LOGGED = ("seed", "step", "seconds", "cpu_seconds", "log", "fit_log")
 SHOWN = ("nll", "sse", "kl", "bce", "code_elbo", "f_pos", "f_neg", "z_pos_std", "z_neg_std")
 
 
@@ -297,3 +297,8 @@ def _nested(tensors: dict[str, Tensor], name: str) -> dict[int, dict[str, Tensor
 
 def _under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+
+
+def decay_at(step: int) -> float:
+    """The largest decay of an average after ``step`` steps: it spans a tenth of them."""
+    return step / (step + 10)

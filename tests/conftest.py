@@ -13,14 +13,15 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
-from jlebm_core import data, paths
-from jlebm_core.data import download
-from jlebm_core.errors import UsageError
 
 if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported: before any test does
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which is soon
+
+from PIL import Image  # noqa: E402
+
+from jlebm_core import data, paths  # noqa: E402
+from jlebm_core.data import download  # noqa: E402
+from jlebm_core.errors import UsageError  # noqa: E402
 
 SITE = Path(__file__).resolve().parents[1] / "_build" / "html"
 FLAGS = (

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from jlebm_core import glyphs, paths, results, runs, table
+from jlebm_core import data as data_module
+from jlebm_core import glyphs, paths, results, runs, systems, table
 from jlebm_core.cli import main
 
 SHAPE = (1, 28, 28)
@@ -27,7 +28,9 @@ def result(system, seed=0, *, fid=5.0, at_zero=None, budget="cpu", data="mnist")
             {"name": "fid", "value": 1.0, "langevin_steps": 60, "sampler": "importance resampling"},
         ]
     about = {"system": system, "data": data, "seed": seed, "budget": budget, "seconds": 60.0}
-    return {**about, "metrics": metrics}
+    shape = data_module.SHAPES.get(data, SHAPE)
+    config = systems.configure(system, data, shape, budget=budget).to_json()
+    return {**about, "config": config, "metrics": metrics}
 
 
 @pytest.fixture
@@ -55,6 +58,20 @@ def test_jobs_know_their_state(own_folders):
     assert states() == ["done", "missing", "missing", "to be evaluated"]
     results.write(folder / "results.json", result("vlae", 1))
     assert states() == ["done", "missing", "missing", "done"]
+
+
+def test_a_result_of_other_settings_is_not_done(own_folders):
+    old = result("vae")
+    old["config"]["steps"] += 1
+    results.write(own_folders / "vae-mnist-s0.json", old)
+    (job,) = table.jobs("mnist", SHAPE, "cpu", rows=["vae"], seeds=(0,))
+    assert job.state == "missing"
+
+
+def test_minutes_are_those_of_the_processor_where_there_is_one():
+    assert table.minutes({"seconds": 60.0}) == 1
+    assert table.minutes({"seconds": 60.0, "cpu_seconds": 30.0, "device": "cpu"}) == 0.5
+    assert table.minutes({"seconds": 60.0, "cpu_seconds": 30.0, "device": "some GPU"}) == 1
 
 
 def test_seeds_of_the_rows(own_folders):
