@@ -105,6 +105,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--epochs", type=positive, help="default: those of the recipe of the data")
     p.add_argument("--seed", type=int, default=0)
     p.set_defaults(run=run_classifier)
+
+    p = commands.add_parser("features", help="ship the classifier features of a data set's images")
+    p.add_argument("--data", required=True, help="a data set with a classifier")
+    p.set_defaults(run=run_features)
     return top
 
 
@@ -245,6 +249,14 @@ def run_classifier(args: argparse.Namespace) -> None:
     classifier.save_classifier(model, train_set.name, accuracy=accuracy, **how)
     name, file = data.title(train_set.name), classifier.stem(train_set.name)
     print(f"{name}: test accuracy {accuracy:.4f}; saved at {file}")
+
+
+def run_features(args: argparse.Namespace) -> None:
+    from .evaluate import features
+
+    train_set, test_set = (data.load(args.data, split) for split in data.SPLITS)
+    stem = features.save_reference(train_set.name, train_set.images, test_set.images)
+    print(f"{data.title(train_set.name)}: features saved at {stem}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from torch import Tensor
 from . import checkpoints, data, paths, results, systems, train
 from .data import ImageSet
 from .errors import UsageError
+from .evaluate.features import SUFFIX, Extractor, Features, Moments, load_reference
 from .evaluate.report import encode_all
 from .explorer import Export, describe
 from .nets import channels_last
@@ -80,6 +81,21 @@ def real_images(dataset: str, split: str = "test", *, limit: int | None = None) 
         name = data.title(dataset)
         print(f"{name} is not at hand and could not be downloaded: shown from shipped data.")
         return None
+
+
+def real_features(dataset: str) -> tuple[Features | Moments, Features]:
+    """Classifier features of real training images, or only their moments, and of test images.
+
+    In ``load`` mode they come with the weights, so that no data set is needed; else they are taken
+    here, in ``smoke`` mode of the built-in glyphs.
+    """
+    if mode() == "load":
+        return load_reference(dataset)
+    smoke = mode() == "smoke"
+    name, limit = ("glyphs", SMOKE_IMAGES) if smoke else (dataset, None)
+    train_set, test_set = (data.load(name, split, limit=limit) for split in data.SPLITS)
+    extract = Extractor(name + SUFFIX, train_set.shape)
+    return extract(train_set.images), extract(test_set.images)
 
 
 def test_codes(trained: Trained) -> tuple[Tensor, Tensor] | None:

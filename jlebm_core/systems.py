@@ -264,7 +264,7 @@ def save(system: System, stem: str | Path, **meta) -> None:
 def shipped_names() -> list[str]:
     """Names of the trained systems that come with the project."""
     found = sorted(paths.shipped("checkpoints").glob("*.json"))
-    return [p.stem for p in found if not p.stem.startswith(("classifier-", "codes-"))]
+    return [p.stem for p in found if not p.stem.startswith(("classifier-", "codes-", "features-"))]
 
 
 def shipped(name: str) -> System:

@@ -165,7 +165,7 @@ def test_publish_wants_metrics_and_then_copies(digits, tmp_path, capsys, monkeyp
 
 
 def test_help_of_every_command(capsys):
-    for command in ("train", "sample", "evaluate", "publish", "classifier"):
+    for command in ("train", "sample", "evaluate", "publish", "classifier", "features"):
         with pytest.raises(SystemExit) as caught:
             cli.main([command, "--help"])
         assert caught.value.code == 0

@@ -9,9 +9,17 @@ import pytest
 import torch
 
 from jlebm_core.errors import UsageError
-from jlebm_core.evaluate import fid
+from jlebm_core.evaluate import features, fid
 from jlebm_core.evaluate.classifier import load_classifier
-from jlebm_core.evaluate.features import INCEPTION, Extractor, Features, Stream
+from jlebm_core.evaluate.features import (
+    INCEPTION,
+    Extractor,
+    Features,
+    Moments,
+    Stream,
+    load_reference,
+    save_reference,
+)
 
 torch_fidelity = pytest.importorskip("torch_fidelity")
 TABLE = torch.zeros(0)  # features of image i; filled by the tests, read by LookUp
@@ -420,3 +428,38 @@ def test_inception_from_a_file_on_grey_and_colour_images(random_inception, monke
     assert grey["precision"] == whole["precision"] and grey["recall"] == whole["recall"]
     # of rank 11 in 2,048 dimensions, the product's eigenvalues are zero up to float32 rounding
     assert grey["fid"] == pytest.approx(whole["frechet_inception_distance"], rel=1e-3)
+
+
+def test_fid_needs_only_moments():
+    x, y = (Features(None, cloud(seed, 300, [0.0, 1.0], [1.0, 2.0])) for seed in (0, 1))
+    law = Moments(torch.tensor([3.0, 1.0]).double(), torch.diag(torch.tensor([1.0, 9.0])).double())
+    assert fid.frechet_distance(x, law) == pytest.approx(9 + 1, rel=1e-9)  # 3^2 + (2 - 3)^2
+    moments = Moments(*(torch.from_numpy(v) for v in y.statistics.values()))
+    assert fid.frechet_distance(x, moments) == fid.frechet_distance(x, y)
+
+
+def test_kid_and_inception_score_alone_are_those_of_compare():
+    a, b = pictures(0, 200), pictures(1, 150)
+    scores, extract = fid.compare(a, b, seed=3), Extractor("mnist-classifier", (1, 28, 28))
+    x, y = extract(a), extract(b)
+    kid = fid.kernel_distance(x, y, subset_size=scores["kid_subset_size"], seed=3)
+    assert kid == (scores["kid"], scores["kid_std"])
+    score = fid.inception_score(x.logits, seed=3)
+    assert score == (scores["inception_score"], scores["inception_score_std"])
+
+
+def test_shipped_references_come_back(monkeypatch, tmp_path):
+    train, test = pictures(0, 200), pictures(1, 90)
+    home = features.paths.shipped
+    monkeypatch.setattr(
+        features.paths,
+        "shipped",
+        lambda *p: tmp_path / p[-1] if p[-1].startswith("features-") else home(*p),
+    )
+    assert save_reference("mnist", train, test).parent == tmp_path
+    moments, values = load_reference("mnist")
+    extract = Extractor("mnist-classifier", (1, 28, 28))
+    exact = extract(test)
+    assert fid.frechet_distance(moments, extract(train)) == pytest.approx(0, abs=1e-9)
+    assert torch.allclose(values.values, exact.values, rtol=2**-10, atol=1e-4)  # float16
+    assert torch.allclose(values.logits, exact.logits, rtol=0, atol=0.05)

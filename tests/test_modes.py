@@ -5,8 +5,8 @@ import torch
 
 from jlebm_core import checkpoints, modes, paths, results, systems
 from jlebm_core.errors import UsageError
-from jlebm_core.evaluate import report
-from jlebm_core.evaluate.classifier import load_classifier
+from jlebm_core.evaluate import fid, report
+from jlebm_core.evaluate.classifier import load_classifier, stem
 
 ROWS = ("joint-ebm", "vlae", "lebm")
 
@@ -93,3 +93,23 @@ def test_committed_label_change_is_what_the_committed_weights_do(monkeypatch):
     for layer, rate in enumerate(rates, 1):
         committed = results.metric(trained.results, "label_change_rate", layer=layer)
         assert abs(rate - committed) < 0.02  # other processors round differently
+
+
+def test_real_features_come_with_the_weights(monkeypatch):
+    """They give the floor of the results files, and the labels that the classifier gives."""
+    monkeypatch.setenv("JLEBM_MODE", "load")
+    train, test = modes.real_features("mnist")
+    floor = results.metric(results.read(results.shipped_path("vlae-mnist-s0")), "fid_floor")
+    assert fid.frechet_distance(test, train) == pytest.approx(floor, abs=1e-4)
+    labels = modes.test_codes(modes.obtain("vlae"))[1]
+    agree = (test.logits.argmax(1) == labels).double().mean()
+    meta = checkpoints.load(stem("mnist"))[1]
+    assert agree == pytest.approx(meta["accuracy"], abs=1e-3)
+
+
+def test_real_features_are_those_of_glyphs_in_smoke(monkeypatch):
+    monkeypatch.setenv("JLEBM_MODE", "smoke")
+    monkeypatch.setattr(modes, "SMOKE_IMAGES", 30)
+    train, test = modes.real_features("mnist")
+    assert len(train) == len(test) == 30 and test.extractor.name == "glyphs-classifier"
+    assert test.logits.shape == (30, 10)

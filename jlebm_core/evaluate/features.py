@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import checkpoints, paths
 from ..errors import UsageError
 from .classifier import load_classifier
 
@@ -33,11 +34,14 @@ class Stream(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features (N, d) of N images, and their logits (N, k) where the extractor has some."""
+    """Features (N, d) of N images, and their logits (N, k) where the extractor has some.
 
-    extractor: "Extractor"
+    Without an extractor: points that were made up, for which the answer is known.
+    """
+
+    extractor: "Extractor | None"
     values: Tensor
-    logits: Tensor | None
+    logits: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -46,6 +50,19 @@ class Features:
     def statistics(self) -> dict[str, np.ndarray]:
         """Mean (d,) and covariance (d, d), as torch-fidelity takes them for FID."""
         return torch_fidelity().metric_fid.fid_features_to_statistics(self.values)
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """All that FID needs of a side: mean (d,) and covariance (d, d), of images or of a law."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    @property
+    def statistics(self) -> dict[str, np.ndarray]:
+        """As in Features."""
+        return {"mu": self.mean.numpy(), "sigma": self.covariance.numpy()}
 
 
 class Extractor:
@@ -90,6 +107,38 @@ class Extractor:
     def widened(self, images: Tensor) -> Tensor:
         """Grey images in three channels for Inception."""
         return images.expand(-1, 3, -1, -1) if self.name == INCEPTION else images
+
+
+def save_reference(name: str, train: Tensor, test: Tensor) -> Path:
+    """Ship what FID and its kin need of the real data set ``name``: no image, 1 to 3 MB.
+
+    The moments of its classifier's features of the uint8 images ``train``, in float64, and the
+    features of ``test`` themselves, in float16. Returns the checkpoint's stem.
+    """
+    extract = Extractor(name + SUFFIX, train.shape[1:])
+    moments = {k: torch.from_numpy(v) for k, v in extract(train).statistics.items()}
+    tensors = {**moments, "test": extract(test).values.half()}
+    meta = {"kind": "features", "data": name, "features": extract.name, "train_images": len(train)}
+    checkpoints.save(reference_stem(name), tensors, meta)
+    return reference_stem(name)
+
+
+def load_reference(name: str) -> tuple[Moments, Features]:
+    """The shipped moments of a data set's training images and features of its test images.
+
+    Raises UsageError if there are none.
+    """
+    tensors, meta = checkpoints.load(reference_stem(name))
+    classifier = load_classifier(name)
+    extract = Extractor(meta["features"], classifier.shape)
+    values = tensors["test"].float()
+    test = Features(extract, values.double(), classifier.head(values).double())
+    return Moments(tensors["mu"], tensors["sigma"]), test
+
+
+def reference_stem(name: str) -> Path:
+    """Checkpoint stem of the shipped features of a data set."""
+    return paths.shipped("checkpoints", f"features-{name}")
 
 
 def check_images(images: Tensor, shape: tuple[int, int, int] | None = None) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .features import Extractor, Features, Stream, check_images, torch_fidelity
+from .features import Extractor, Features, Moments, Stream, check_images, torch_fidelity
 
 KID_SUBSETS, KID_SUBSET = 100, 1000  # how many, of how many images each
 IS_SPLITS = 10
@@ -51,7 +51,6 @@ def compare(
     Raises UsageError if torch-fidelity or a file is missing, if the images do not fit, or if there
     are too few of them; a Stream is not touched before all that is clear.
     """
-    fidelity = torch_fidelity()
     given = isinstance(reference, Tensor)
     if given:
         check_images(reference)
@@ -67,18 +66,11 @@ def compare(
     check_counts(n, m, extractor, size)
     b = extractor(reference) if given else reference
     a = extractor(samples)
-    kid = fidelity.metric_kid.kid_features_to_metric(
-        a.values,
-        b.values,
-        kid_subsets=KID_SUBSETS,
-        kid_subset_size=size,
-        rng_seed=seed,
-        verbose=False,
-    )
+    kid, kid_std = kernel_distance(a, b, subset_size=size, seed=seed)
     scores = {
         "fid": frechet_distance(a, b),
-        "kid": kid[fidelity.KEY_METRIC_KID_MEAN],
-        "kid_std": kid[fidelity.KEY_METRIC_KID_STD],
+        "kid": kid,
+        "kid_std": kid_std,
         **precision_recall(a.values, b.values, seed=seed),
         "features": extractor.name,
         "samples": n,
@@ -87,17 +79,39 @@ def compare(
         "seed": seed,
     }
     if a.logits is not None:
-        score = fidelity.metric_isc.isc_features_to_metric(a.logits, IS_SPLITS, rng_seed=seed)
-        scores["inception_score"] = score[fidelity.KEY_METRIC_ISC_MEAN]
-        scores["inception_score_std"] = score[fidelity.KEY_METRIC_ISC_STD]
+        score, std = inception_score(a.logits, seed=seed)
+        scores |= {"inception_score": score, "inception_score_std": std}
     return scores
 
 
-def frechet_distance(a: Features, b: Features) -> float:
+def frechet_distance(a: Features | Moments, b: Features | Moments) -> float:
     """FID of two sets of features."""
     fidelity = torch_fidelity()
     found = fidelity.metric_fid.fid_statistics_to_metric(a.statistics, b.statistics, False)
     return found[fidelity.KEY_METRIC_FID]
+
+
+def kernel_distance(
+    a: Features, b: Features, *, subset_size: int, seed: int
+) -> tuple[float, float]:
+    """KID of two sets of features: mean and standard deviation over 100 pairs of subsets."""
+    fidelity = torch_fidelity()
+    found = fidelity.metric_kid.kid_features_to_metric(
+        a.values,
+        b.values,
+        kid_subsets=KID_SUBSETS,
+        kid_subset_size=subset_size,
+        rng_seed=seed,
+        verbose=False,
+    )
+    return found[fidelity.KEY_METRIC_KID_MEAN], found[fidelity.KEY_METRIC_KID_STD]
+
+
+def inception_score(logits: Tensor, *, seed: int) -> tuple[float, float]:
+    """Inception score of logits (N, k): mean and standard deviation over 10 parts."""
+    fidelity = torch_fidelity()
+    found = fidelity.metric_isc.isc_features_to_metric(logits, IS_SPLITS, rng_seed=seed)
+    return found[fidelity.KEY_METRIC_ISC_MEAN], found[fidelity.KEY_METRIC_ISC_STD]
 
 
 def kid_subset(n: int, m: int) -> int:
@@ -159,7 +173,7 @@ def floor(images: Tensor, *, samples: int | None = None, seed: int = 0, **option
 
 def fid_curve(
     samples: Features,
-    reference: Features,
+    reference: Features | Moments,
     *,
     sizes: Sequence[int] | None = None,
     repeats: int = 5,
