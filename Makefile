@@ -53,7 +53,7 @@ chapters: $(READY)
 strict-site: chapters
 	$(SITE) build --strict
 
-bench: $(READY) ## chains and training steps beside their peers, about 20 minutes; benchmarks/results.json
+bench: $(READY) ## chains and training steps beside their peers, about 10 minutes; benchmarks/results.json
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 	$(BIN)/python -m pip install --quiet --no-deps --requirement benchmarks/requirements.txt
 	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/run.py $(BENCH)
