@@ -19,7 +19,7 @@ if not torch.cuda.is_available():
 
 from PIL import Image  # noqa: E402
 
-from jlebm_core import data, paths  # noqa: E402
+from jlebm_core import data, paths, results, systems  # noqa: E402
 from jlebm_core.data import download  # noqa: E402
 from jlebm_core.errors import UsageError  # noqa: E402
 
@@ -28,6 +28,24 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync"
 ).split()
+
+
+# Rows that the explorer refuses, by their priors: codes that are no draws of exp(f) N(0, I), nor
+# noises of a chain.
+REFUSED = {
+    "2s-vae": "SecondVAE",
+    "rae": "MixturePrior",
+    "layerwise-ebm": "TiltedChain",
+    "layerwise-ebm-vi": "TiltedChain",
+}
+SHIPPED = {name: results.read(results.shipped_path(name)) for name in systems.shipped_names()}
+EXPLORABLE = [name for name, result in SHIPPED.items() if result["system"] not in REFUSED]
+
+
+def slider_values(system, z):
+    """What the explorer's sliders hold for codes z: the codes, or the noises of a chain."""
+    with torch.no_grad():
+        return system.prior.to_noise(z) if hasattr(system.prior, "to_noise") else z
 
 
 def pixels(*shape: int, seed: int = 0) -> np.ndarray:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import patience
+from conftest import EXPLORABLE, patience, slider_values
 
 from jlebm_core import systems
 from jlebm_core.configs import Config
@@ -120,12 +120,13 @@ def glyphs():
     return system.eval()
 
 
-@pytest.mark.parametrize("name", [*systems.shipped_names(), "glyphs"])
+@pytest.mark.parametrize("name", [*EXPLORABLE, "glyphs"])
 def test_pixels_and_frame_time(engine, glyphs, name):
     system: System = opened(engine, glyphs if name == "glyphs" else systems.shipped(name))
-    z = system.prior.sample(60, rng=seeded(1))
+    codes = system.prior.sample(60, rng=seeded(1))
+    z = slider_values(system, codes)
     found = np.array(engine.evaluate(DECODE, z[:6].tolist()))
-    truth = system.decode(z[:6]).flatten(1).numpy()
+    truth = system.decode(codes[:6]).flatten(1).numpy()
     assert np.abs(np.round((found + 1) * 127.5) - np.round((truth + 1) * 127.5)).max() <= 2
     assert np.abs(found[0] - found[1]).max() > 0.1  # not one picture for all
     limit = 16 if system.config.image[0] == 1 else 33
