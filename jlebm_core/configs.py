@@ -135,9 +135,10 @@ LANGEVIN: dict = {"norm": False, "bias": True, "steps": 3500}
 
 # Where a row differs from that: what its paper prescribes, and as many steps as twenty minutes on
 # one core allow. Free bits are fewer than BIVA's 2.0: our variables have one dimension, its up to
-# 48. Langevin chains of step s on a Gaussian chain need sigma_i > s / 2. A Gaussian chain, unlike
-# N(0, I), gives way to codes that spread: it learns slowly, f is held, the warm-up is short, or
-# else f and the codes run away together where K steps from N(0, I) cannot follow.
+# 48; .5 was not compared with others. Langevin chains of step s on a Gaussian chain need sigma_i >
+# s / 2. The other settings of _CHAIN were changed together after trials of 300 to 500 steps in
+# which f and the codes ran away, for stability but with FID in view; probably because a Gaussian
+# chain, unlike N(0, I), gives way to codes that spread. Which of them matters was not isolated.
 _CHAIN = {"chain_floor": 0.3, "lr_chain": 1e-5, "penalty": 0.1, "warmup": 100}
 OWN: dict[str, dict] = {
     "abp": LANGEVIN,
