@@ -1,7 +1,10 @@
 """Batches: every image once an epoch, each epoch in its own order, always in the same tensors."""
 
+from types import SimpleNamespace
+
 import torch
 
+from jlebm_core import feed as feed_module
 from jlebm_core.feed import Feed, keep_freed_memory
 
 IMAGES = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1)
@@ -55,6 +58,12 @@ def test_a_batch_is_no_larger_than_the_set():
     assert feed(batch=1000).batch == 40
 
 
-def test_keeping_memory_can_be_asked_for_twice():
+def test_memory_is_kept_where_the_c_library_can(monkeypatch):
+    asked = []
+    library = SimpleNamespace(mallopt=lambda what, value: asked.append((what, value)))
+    monkeypatch.setattr(feed_module.ctypes, "CDLL", lambda _: library)
     keep_freed_memory()
-    keep_freed_memory()
+    assert [what for what, _ in asked] == [-3, -1]  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    monkeypatch.setattr(feed_module.ctypes, "CDLL", lambda _: SimpleNamespace())
+    keep_freed_memory()  # no mallopt: nothing happens
+    assert len(asked) == 2
