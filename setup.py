@@ -14,7 +14,7 @@ setup(
     package_dir={"jlebm_core.shipped": "data"},
     package_data={
         "jlebm_core": ["**/*.js", "**/*.css", "**/*.c"],
-        "jlebm_core.shipped": ["checkpoints/*", "results/*"],
+        "jlebm_core.shipped": ["checkpoints/**/*", "results/**/*"],
     },
     include_package_data=False,  # else data/cache and data/runs could slip in
 )

@@ -13,6 +13,7 @@ import torch
 from . import data, monitor, runs, systems, table, train
 from .configs import BUDGETS, PRESETS, Config
 from .errors import UsageError
+from .experiments import EXPERIMENTS
 from .explorer import export
 
 
@@ -85,8 +86,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--dry-run", action="store_true", help="print what would run, and how long")
     p.add_argument("--show", action="store_true", help="print the table of what there is")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
+    lanes_option(p)
     device_option(p)
     p.set_defaults(run=run_table)
+
+    p = commands.add_parser("experiment", help="run one of the paper's other experiments")
+    p.add_argument("name", choices=EXPERIMENTS, metavar="NAME", help=f"{', '.join(EXPERIMENTS)}")
+    p.add_argument("--show", action="store_true", help="print the figures of what there is")
+    p.add_argument("--publish", action="store_true", help="copy figures and weights into data/")
+    p.add_argument("--quiet", action="store_true", help="no progress bars")
+    lanes_option(p)
+    device_option(p)
+    p.set_defaults(run=run_experiment)
 
     p = commands.add_parser("export", help="write a trained system for the latent explorer")
     p.add_argument("model", type=Path, help="a run's folder, a checkpoint, or a shipped name")
@@ -110,6 +121,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", required=True, help="a data set with a classifier")
     p.set_defaults(run=run_features)
     return top
+
+
+def lanes_option(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--lanes", type=positive, default=1, help="trainings that take turns on a GPU")
 
 
 def device_option(p: argparse.ArgumentParser) -> None:
@@ -218,10 +233,25 @@ def run_table(args: argparse.Namespace) -> None:
     if not args.show and any(job.state != "done" for job in todo):
         splits = [data.load(args.data, split) for split in data.SPLITS]
         how = {"budget": args.budget, "device": device, "progress": not args.quiet}
+        how["lanes"] = args.lanes
         failed = table.run(todo, *splits, **how, **measure)
         todo = table.jobs(name, shape, args.budget, **which)
     found = [job.result for job in todo if job.result]
     print(table.text(name, table.lines(name, args.budget, found=found)))
+    if failed:
+        raise monitor.Diverged(" ".join(failed))
+
+
+def run_experiment(args: argparse.Namespace) -> None:
+    from .experiments import run
+
+    failed = []
+    if not args.show and not args.publish:
+        how = {"device": device_of(args), "progress": not args.quiet, "lanes": args.lanes}
+        failed = run.run(args.name, **how)
+    if args.publish:
+        print(f"published {', '.join(run.publish(args.name))}")
+    print(run.text(args.name))
     if failed:
         raise monitor.Diverged(" ".join(failed))
 

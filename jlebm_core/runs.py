@@ -5,6 +5,7 @@ The folder holds ``resume`` (the state of the training), ``model`` (weights for 
 """
 
 from base64 import b64encode
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -23,7 +24,14 @@ def folder_of(config: Config, seed: int, budget: str) -> Path:
     return paths.runs_dir() / results.run_name(config.system, config.data, seed, budget)
 
 
-def train_run(
+def train_run(config: Config, images: ImageSet, folder: Path, **options) -> dict:
+    """Train to the end and return the results record; ``options`` as for ``training``."""
+    for _ in training(config, images, folder, **options):
+        pass
+    return results.read(folder / "results.json")
+
+
+def training(
     config: Config,
     images: ImageSet,
     folder: Path,
@@ -35,11 +43,17 @@ def train_run(
     precision: str = "bf16",
     save_every: int = 1000,
     progress: bool = True,
-) -> dict:
-    """Train to the end, with a checkpoint and a sample grid every ``save_every`` steps.
+    beside: int = 1,
+    about: dict | None = None,
+    on_log: Callable[[train.Trainer], None] | None = None,
+) -> Iterator[int]:
+    """A training run that yields after each step, so that several can take turns (``fleet``).
 
-    Returns the results record, which is also written. Raises UsageError if the folder already
-    holds a run and ``resume`` is not set, Diverged as ``Trainer.run`` does.
+    Every ``save_every`` steps it leaves a checkpoint and a sample grid, at the end the weights and
+    the results record, to which ``about`` is added; ``on_log`` is called at every logged step.
+    ``beside`` is the number of runs that share the time.
+    Raises UsageError if the folder already holds a run and ``resume`` is not set, Diverged as
+    ``Trainer.run`` does.
     """
     if not resume and checkpoints.exists(folder / "resume"):
         raise UsageError(f"{folder} already holds a run: give --resume, or another --out.")
@@ -48,7 +62,9 @@ def train_run(
     if resume:
         trainer.restore(folder / "resume")
 
-    def on_log(trainer: train.Trainer) -> None:
+    def log(trainer: train.Trainer) -> None:
+        if on_log:
+            on_log(trainer)
         if trainer.step % save_every and trainer.step < trainer.total:
             return
         trainer.save(folder / "resume")
@@ -58,12 +74,12 @@ def train_run(
     counts = ", ".join(f"{k} {v:,}" for k, v in system.parameter_counts().items())
     title = data.title(config.data)
     print(f"{config.system} on {title}, {len(images):,} images {config.image}: {counts}")
-    trainer.run(trainer.total, on_log=on_log, progress=progress)
+    yield from trainer.work(trainer.total, on_log=log, progress=progress)
     result = results.record(trainer, budget=budget, device=device_name(device))
     meta = {"data": config.data, "seed": seed, "steps": trainer.step}
     systems.save(trainer.model(), folder / "model", **meta)
-    results.write(folder / "results.json", result)
-    return result
+    shared = {"beside": beside} if beside > 1 else {}
+    results.write(folder / "results.json", {**result, **shared, **(about or {})})
 
 
 def device_name(device: torch.device) -> str:

@@ -5,16 +5,15 @@ Figures come from results files alone, the committed ones and those of own runs.
 
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
-from . import checkpoints, papers, results, runs, systems, train
+from . import checkpoints, fleet, papers, results, runs, systems, train
 from .configs import Config
 from .data import ImageSet
-from .monitor import Diverged
 from .nets import Shape, channels_last
 
 # Rows with three seeds by default; the others have one.
@@ -116,25 +115,29 @@ def run(
     budget: str,
     device: torch.device,
     progress: bool,
+    lanes: int = 1,
     **measure,
 ) -> list[str]:
     """Train what is missing, go on with what was cut off, evaluate; sentences on what diverged.
 
-    ``measure`` are the options of ``report.evaluate``.
+    ``measure`` are the options of ``report.evaluate``; ``lanes`` is how many trainings take turns.
     """
-    failed = []
-    for job in todo:
-        folder = runs.folder_of(job.config, job.seed, budget)
-        try:
+    todo = [job for job in todo if job.state != "done"]
+    folders = [runs.folder_of(job.config, job.seed, budget) for job in todo]
+
+    def work() -> Iterator[tuple[str, Iterator[int]]]:
+        for job, folder in zip(todo, folders, strict=True):
             if job.state in ("missing", "cut off"):
                 how = {"seed": job.seed, "budget": budget, "device": device, "progress": progress}
-                runs.train_run(job.config, train_set, folder, resume=job.state == "cut off", **how)
-            if job.state != "done":
-                how = {"device": device, "seed": job.seed}
-                runs.evaluate_run(folder / "model", train_set, test_set, **how, **measure)
-        except Diverged as error:
-            failed.append(f"{folder.name}: {error}")
-    return failed
+                how |= {"resume": job.state == "cut off", "beside": lanes}
+                yield folder.name, runs.training(job.config, train_set, folder, **how)
+
+    failed = fleet.together(work(), device, lanes=lanes)
+    for job, folder in zip(todo, folders, strict=True):
+        if folder.name not in failed:
+            how = {"device": device, "seed": job.seed}
+            runs.evaluate_run(folder / "model", train_set, test_set, **how, **measure)
+    return [f"{name}: {error}" for name, error in failed.items()]
 
 
 class Line(NamedTuple):
@@ -204,9 +207,10 @@ def cells(line: Line) -> list[str]:
 
 
 def minutes(result: dict) -> float:
-    """What a training took: of the processor where it ran on one, else by the clock."""
+    """What a training took: of the processor where it ran on one, else by the clock, as a share
+    where several took turns."""
     on_cpu = result.get("device") == "cpu" and "cpu_seconds" in result
-    return result["cpu_seconds" if on_cpu else "seconds"] / 60
+    return result["cpu_seconds" if on_cpu else "seconds"] / 60 / result.get("beside", 1)
 
 
 def text(data: str, made: list[Line]) -> str:

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -194,17 +194,23 @@ class Trainer:
         kept.load_state_dict(self.averaged, strict=False)
         return kept.eval()
 
-    def run(
+    def run(self, steps: int, **options) -> None:
+        """Advance to step ``steps``; ``options`` as for ``work``."""
+        for _ in self.work(steps, **options):
+            pass
+
+    def work(
         self,
         steps: int,
         *,
         log_every: int = 50,
         on_log: Callable[["Trainer"], None] | None = None,
         progress: bool = False,
-    ) -> None:
-        """Advance to step ``steps``; every ``log_every`` steps log means, check, call ``on_log``.
+    ) -> Iterator[int]:
+        """Advance to step ``steps``, yielding after each one, so that several runs can take turns.
 
-        Raises Diverged as soon as a logged quantity is not finite or beyond ``LIMITS``.
+        Every ``log_every`` steps it logs means, checks them and calls ``on_log``. Raises Diverged
+        as soon as a logged quantity is not finite or beyond ``LIMITS``.
         """
         self.system.train()
         start, cpu_start = time.monotonic() - self.seconds, time.process_time() - self.cpu_seconds
@@ -214,24 +220,27 @@ class Trainer:
         with bar:
             while self.step < steps:
                 terms = self.advance()
-                sums = {k: sums.get(k, 0) + v for k, v in terms.items()}
+                if sums:
+                    torch._foreach_add_([sums[k] for k in terms], [*terms.values()])
+                else:
+                    sums = {k: v.clone() for k, v in terms.items()}
                 count += 1
                 bar.update()
                 last = self.step in (steps, self.system.config.steps)  # of a stage or of all
-                if self.step % log_every and not last:
-                    continue
-                means = {k: float(v) / count for k, v in sums.items()}
-                sums, count = {}, 0
-                check(means, self.step)
-                log = self.fit_log if self.step > self.system.config.steps else self.log
-                for k, v in {"step": self.step, **means}.items():
-                    log.setdefault(k, []).append(v)
-                bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if k in SHOWN})
-                self.seconds = time.monotonic() - start
-                self.cpu_seconds = time.process_time() - cpu_start
-                if on_log:
-                    on_log(self)
-                    self.system.train()
+                if self.step % log_every == 0 or last:
+                    means = {k: float(v) / count for k, v in sums.items()}
+                    sums, count = {}, 0
+                    check(means, self.step)
+                    log = self.fit_log if self.step > self.system.config.steps else self.log
+                    for k, v in {"step": self.step, **means}.items():
+                        log.setdefault(k, []).append(v)
+                    bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if k in SHOWN})
+                    self.seconds = time.monotonic() - start
+                    self.cpu_seconds = time.process_time() - cpu_start
+                    if on_log:
+                        on_log(self)
+                        self.system.train()
+                yield self.step
         self.system.eval()
 
     @property

@@ -1,0 +1,157 @@
+"""Running an experiment: train what is missing, measure it, publish it."""
+
+import statistics
+from pathlib import Path
+
+import torch
+
+from .. import checkpoints, fleet, paths, results, runs, systems, train
+from ..configs import Config
+from ..errors import UsageError
+from . import experiment
+from .trial import Trial
+
+SLIM = ("log", "fit_log", "samples")  # left out of what is published
+
+
+def folder_of(name: str, trial: Trial) -> Path:
+    """Where a trial's run lies."""
+    return paths.runs_dir() / "experiments" / name / trial.name
+
+
+def published_path(name: str) -> Path:
+    """The committed file of an experiment: a list of results, one for each trial."""
+    return paths.shipped("results", f"experiments/{name}.json")
+
+
+def published(name: str) -> list[dict]:
+    """The committed results of an experiment; none yet is an empty list."""
+    path = published_path(name)
+    return results.read(path) if path.is_file() else []
+
+
+def result_of(name: str, trial: Trial) -> dict | None:
+    """What a trial left, of an own run or committed; None if it is missing or was run with other
+    settings. Its metrics may be missing."""
+    file = folder_of(name, trial) / "results.json"
+    own = [results.read(file)] if file.is_file() else []
+    for result in [*own, *published(name)]:
+        same = (result["trial"], result["seed"]) == (trial.name, trial.seed)
+        if same and Config.from_json(result["config"]) == trial.config:
+            return result
+    return None
+
+
+def run(name: str, *, device: torch.device, progress: bool, lanes: int = 1) -> list[str]:
+    """Train the trials that are missing and measure them; sentences on what diverged."""
+    chosen = experiment(name)
+    todo = [t for t in chosen.trials() if not (r := result_of(name, t)) or not r["metrics"]]
+    untrained = [t for t in todo if not result_of(name, t)]
+    work = ((t.name, trained(name, t, device, progress, lanes)) for t in untrained)
+    failed = fleet.together(work, device, lanes=lanes)
+    for t in todo:
+        if chosen.last == 1 and t.name not in failed:
+            measure(name, t, device)
+    return [f"{trial}: {error}" for trial, error in failed.items()]
+
+
+def trained(name: str, trial: Trial, device: torch.device, progress: bool, lanes: int = 1):
+    """The training of a trial, step by step; measured on the way if the experiment wants that."""
+    chosen, folder, records = experiment(name), folder_of(name, trial), []
+    images = chosen.images(trial)
+    epoch = max(1, len(images) // trial.config.batch)
+    ends = [trial.config.steps - i * epoch for i in range(chosen.last)] if chosen.last > 1 else []
+
+    def on_log(trainer: train.Trainer) -> None:
+        if ends and trainer.step >= ends[-1]:
+            ends.pop()
+            system = trainer.model().eval()
+            found = chosen.measure(system, trial)
+            records.extend({**r, **trial.about, "step": trainer.step} for r in found)
+
+    yield from runs.training(
+        *(trial.config, images, folder),
+        seed=trial.seed,
+        budget="cpu",
+        device=device,
+        resume=checkpoints.exists(folder / "resume"),
+        progress=progress,
+        beside=lanes,
+        about={"experiment": name, "trial": trial.name, **trial.about},
+        on_log=on_log,
+    )
+    file = folder / "results.json"
+    results.write(file, results.with_metrics(results.read(file), records))
+
+
+def measure(name: str, trial: Trial, device: torch.device) -> list[dict]:
+    """Measure a trained trial and record the figures in its results file."""
+    folder = folder_of(name, trial)
+    system = systems.load(folder / "model").to(device)
+    records = [{**r, **trial.about} for r in experiment(name).measure(system, trial)]
+    file = folder / "results.json"
+    results.write(file, results.with_metrics(results.read(file), records))
+    return records
+
+
+def publish(name: str) -> list[str]:
+    """Write what the trials gave to data/results/experiments, and the weights that are to be
+    shipped to data/checkpoints/experiments. Returns the names of the trials.
+
+    Raises UsageError outside a clone, or if a trial has not been measured.
+    """
+    if paths.CLONE is None:
+        raise UsageError("publish writes into data/ of a clone of the project: run it there.")
+    found = []
+    for trial in experiment(name).trials():
+        result = result_of(name, trial)
+        if not result or not result["metrics"]:
+            raise UsageError(f"{trial.name} of {name} has not been measured: run it first.")
+        found.append({k: v for k, v in result.items() if k not in SLIM})
+        stem = folder_of(name, trial) / "model"
+        if trial.ship and checkpoints.exists(stem):
+            tensors, meta = checkpoints.load(stem)
+            checkpoints.save(weights_stem(name, trial.name), tensors, meta)
+    results.write(published_path(name), found)
+    return [r["trial"] for r in found]
+
+
+def weights_stem(name: str, trial: str) -> Path:
+    """Where the shipped weights of a trial lie."""
+    return paths.shipped("checkpoints", f"experiments/{name}-{trial}")
+
+
+def weights(name: str, trial: str) -> systems.System:
+    """The shipped system of a trial."""
+    return systems.load(weights_stem(name, trial))
+
+
+def text(name: str) -> str:
+    """The figures of all trials that have some, as a Markdown table: mean over seeds and epochs."""
+    cells: dict[tuple, list[float]] = {}
+    for trial in experiment(name).trials():
+        for m in (result_of(name, trial) or {"metrics": []})["metrics"]:
+            protocol = {k: v for k, v in m.items() if k not in ("name", "value", "step")}
+            about = ", ".join(f"{k} {v}" for k, v in protocol.items())
+            cells.setdefault((trial.config.system, m["name"], about), []).append(m["value"])
+    rows = [("system", "figure", "of", "mean", "deviation", "number"), ("---",) * 6]
+    for key, found in cells.items():
+        mean, spread = mean_and_deviation(found)
+        rows.append((*key, f"{mean:.4f}", "" if spread is None else f"{spread:.4f}", len(found)))
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
+def values(found: list[dict], metric: str, **protocol) -> list[float]:
+    """All figures of that name and protocol (fields of the records) in a list of results."""
+    return [
+        m["value"]
+        for r in found
+        for m in r["metrics"]
+        if m["name"] == metric and all(m.get(k) == v for k, v in protocol.items())
+    ]
+
+
+def mean_and_deviation(numbers: list[float]) -> tuple[float, float | None]:
+    """Mean, and the standard deviation of several."""
+    spread = statistics.stdev(numbers) if len(numbers) > 1 else None
+    return statistics.mean(numbers), spread
