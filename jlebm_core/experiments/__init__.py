@@ -10,7 +10,10 @@ from ..errors import UsageError
 from .trial import Experiment
 
 # name -> the module and the attribute that define it; imported when it is asked for
-EXPERIMENTS: dict[str, str] = {}
+EXPERIMENTS: dict[str, str] = {
+    "anomaly": "outliers:ANOMALY",
+    "ood": "outliers:OOD",
+}
 
 
 def experiment(name: str) -> Experiment:
