@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..data import ImageSet, to_float, to_uint8
 from ..feed import keep_freed_memory
+from ..priors import StandardNormal, sample_layer
 from ..systems import System
 from . import fid, probes
 from .classifier import Classifier, available, load_classifier
@@ -54,22 +55,40 @@ def reconstruction_mse(system: System, images: Tensor, z: Tensor) -> float:
 
 
 def label_change(
-    system: System, classifier: Classifier, *, rng: torch.Generator | None = None
+    system: System,
+    classifier: Classifier,
+    *,
+    reading: str = "marginal",
+    dims: tuple[int, ...] | None = None,
+    rng: torch.Generator | None = None,
 ) -> list[float]:
     """Per layer, bottom first: how often new codes of that layer alone change the label.
 
-    The codes are joint prior samples, and the new ones are draws from the layer's marginal, as in
-    the authors' hierarchical sampling (ICCV 2023, figures 4 and 5).
+    The codes are joint prior samples. The new ones are draws from the layer's marginal, as in the
+    authors' hierarchical sampling (ICCV 2023, figures 4 and 5), or with ``reading`` "conditional"
+    chains on that layer with the others held where they are. ``dims`` groups the coordinates
+    otherwise than by layers, e.g. (1, .., 1) by units; of marginals alone.
     """
-    z = system.prior.sample(PANELS * (DRAWS + 1), rng=rng)
+    prior = system.prior
+    z = prior.sample(PANELS * (DRAWS + 1), rng=rng)
     fixed, new = z[:PANELS], z[PANELS:].view(PANELS, DRAWS, -1)
+    if reading == "conditional":
+        new = given_others(prior, fixed.repeat_interleave(DRAWS, 0), rng=rng).view_as(new)
     return probes.layer_label_change(
         lambda codes: to_uint8(system.decode(codes)),
         fixed,
         new,
-        system.config.dims,
+        dims or system.config.dims,
         classifier.predict,
     )
+
+
+def given_others(prior: StandardNormal, z: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+    """Every layer of z drawn anew from its conditional given the others as they were: no sample of
+    the joint prior, but one chain a layer. Shapes: (B, D) -> (B, D)."""
+    dims = prior.dims
+    anew = [sample_layer(prior, z, i, rng=rng).split(dims, 1)[i - 1] for i, _ in enumerate(dims, 1)]
+    return torch.cat(anew, 1)
 
 
 def by_resampling(
@@ -145,12 +164,13 @@ def evaluate(
     records += fid.metric_records(scores, suffix="_floor")
     if len(system.config.dims) > 1 and train.name in available():
         classifier = load_classifier(train.name).to(device)
-        rates = label_change(system, classifier, rng=rng())
-        protocol = {"reading": "marginal", "fixed": PANELS, "draws": DRAWS}
-        records += [
-            {"name": "label_change_rate", "value": rate, "layer": i, **protocol}
-            for i, rate in enumerate(rates, 1)
-        ]
+        for reading in ("marginal", "conditional") if system.prior.learned else ("marginal",):
+            rates = label_change(system, classifier, reading=reading, rng=rng())
+            protocol = {"reading": reading, "fixed": PANELS, "draws": DRAWS}
+            records += [
+                {"name": "label_change_rate", "value": rate, "layer": i, **protocol}
+                for i, rate in enumerate(rates, 1)
+            ]
     if train.labels is not None and test.labels is not None and system.inference.amortised:
         z_train = encode_all(system, train.images, rng=rng())
         accuracies = probes.latent_classifier_accuracy(

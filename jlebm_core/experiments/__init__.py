@@ -10,7 +10,11 @@ from ..errors import UsageError
 from .trial import Experiment
 
 # name -> the module and the attribute that define it; imported when it is asked for
-EXPERIMENTS: dict[str, str] = {}
+EXPERIMENTS: dict[str, str] = {
+    "latent-classifier": "layers:LATENT_CLASSIFIER",
+    "traversal": "layers:TRAVERSAL",
+    "clouds": "layers:CLOUDS",
+}
 
 
 def experiment(name: str) -> Experiment:
