@@ -3,13 +3,12 @@
 import functools
 
 import torch
-from torch import Tensor
 
 from ..configs import NETS
-from ..data import SHAPES, ImageSet, to_float
+from ..data import SHAPES, ImageSet
 from ..evaluate import probes
 from ..evaluate.classifier import load_classifier
-from ..evaluate.report import BLOCK, device_of, encode_all, label_change, reconstruction_mse
+from ..evaluate.report import device_of, encode_all, label_change, reconstruction_mse
 from ..presets import PRESETS
 from ..systems import System, configure
 from .trial import Experiment, Trial, labelled, split, whole
@@ -148,20 +147,13 @@ def cloud_trials() -> list[Trial]:
     return [Trial("joint-ebm", of_digits("joint-ebm", (2, 2)), 0, {}, ship=True)]
 
 
-def posterior_codes(system: System, images: Tensor, *, rng: torch.Generator) -> Tensor:
-    """Draws from q(z | x) of uint8 images: what prior samples should look like. Shape: (N, D)."""
-    here = device_of(system)
-    blocks = (to_float(x.to(here)) for x in images.split(BLOCK))
-    return torch.cat([system.encode(x, noise=True, rng=rng) for x in blocks])
-
-
 def compare_clouds(system: System, trial: Trial) -> list[dict]:
     """How well prior samples after some Langevin steps are told from posterior codes, by layer.
 
     Layer 0 stands for all layers together.
     """
     rng = torch.Generator(device_of(system)).manual_seed(0)
-    codes = posterior_codes(system, digits("train").images[:CLOUD], rng=rng)
+    codes = encode_all(system, digits("train").images[:CLOUD], noise=True, rng=rng)
     dims, records = system.config.dims, []
     for steps in CHECKED:
         z = system.prior.sample(CLOUD, steps=steps, rng=rng)
