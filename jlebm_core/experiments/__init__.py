@@ -10,7 +10,11 @@ from ..errors import UsageError
 from .trial import Experiment
 
 # name -> the module and the attribute that define it; imported when it is asked for
-EXPERIMENTS: dict[str, str] = {}
+EXPERIMENTS: dict[str, str] = {
+    "langevin-steps": "ablations:LANGEVIN_STEPS",
+    "prior-width": "ablations:PRIOR_WIDTH",
+    "spectral-norm": "ablations:SPECTRAL_NORM",
+}
 
 
 def experiment(name: str) -> Experiment:
