@@ -14,6 +14,8 @@ EXPERIMENTS: dict[str, str] = {
     "latent-classifier": "layers:LATENT_CLASSIFIER",
     "traversal": "layers:TRAVERSAL",
     "clouds": "layers:CLOUDS",
+    "anomaly": "outliers:ANOMALY",
+    "ood": "outliers:OOD",
     "langevin-steps": "ablations:LANGEVIN_STEPS",
     "prior-width": "ablations:PRIOR_WIDTH",
     "spectral-norm": "ablations:SPECTRAL_NORM",

@@ -73,6 +73,8 @@ def trained(name: str, trial: Trial, device: torch.device, progress: bool, lanes
             ends.pop()
             system = trainer.model().eval()
             found = chosen.measure(system, trial)
+            if chosen.at_end and not ends:
+                found = [*found, *chosen.at_end(system, trial)]
             records.extend({**r, **trial.about, "step": trainer.step} for r in found)
             results.write(kept, records)
 

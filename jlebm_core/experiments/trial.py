@@ -26,7 +26,8 @@ class Experiment(NamedTuple):
     """``trials()`` are trained on ``images(trial)``; ``measure(system, trial)`` gives flat records.
 
     They are measured at their end, or at the end of each of their ``last`` epochs; then every
-    record says at which step. ``columns`` and ``rows`` name what the table of it shows.
+    record says at which step, and ``at_end`` adds at the last step what would cost too much ten
+    times over.
     """
 
     title: str
@@ -34,6 +35,7 @@ class Experiment(NamedTuple):
     images: Callable[[Trial], ImageSet]
     measure: Callable[[System, Trial], list[dict]]
     last: int = 1
+    at_end: Callable[[System, Trial], list[dict]] | None = None
 
 
 @functools.cache
