@@ -45,6 +45,12 @@ def layer_label_change(
     return rates
 
 
+def label_entropy(labels: Tensor, classes: int = 10) -> float:
+    """Entropy in nats of the shares of labels (N,); log ``classes`` where all are as frequent."""
+    share = labels.bincount(minlength=classes).double() / len(labels)
+    return torch.special.entr(share).sum().item()
+
+
 def latent_classifier_accuracy(
     train_z: Tensor,
     train_y: Tensor,

@@ -95,6 +95,22 @@ def given_others(prior: StandardNormal, z: Tensor, *, rng: torch.Generator | Non
     return torch.cat(anew, 1)
 
 
+def by_langevin(
+    system: System,
+    samples: int,
+    reference: Features,
+    *,
+    steps: int,
+    seed: int,
+    alone: bool = False,
+) -> list[dict]:
+    """FID and its kin, or FID ``alone``, of samples after ``steps`` Langevin steps."""
+    rng = torch.Generator(device_of(system)).manual_seed(seed)
+    x = Stream(samples, sample_blocks(system, samples, steps=steps, rng=rng))
+    scores = fid.compare(x, reference, seed=seed, alone=alone)
+    return fid.metric_records(scores, langevin_steps=steps)
+
+
 def by_resampling(
     system: System, samples: int, reference: Features, *, rng: torch.Generator, seed: int
 ) -> list[dict]:
@@ -184,9 +200,7 @@ def evaluate(
     ]
     steps = (system.config.prior_steps, 0) if system.prior.learned else (0,)
     for k in steps:
-        x = Stream(samples, sample_blocks(system, samples, steps=k, rng=rng()))
-        scores = fid.compare(x, reference, seed=seed)
-        records += fid.metric_records(scores, langevin_steps=k)
+        records += by_langevin(system, samples, reference, steps=k, seed=seed)
     if hasattr(system.prior, "resample"):
         records += by_resampling(system, samples, reference, rng=rng(), seed=seed)
     scores = fid.compare(test.images[:samples], reference, seed=seed)

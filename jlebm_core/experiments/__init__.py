@@ -16,6 +16,9 @@ EXPERIMENTS: dict[str, str] = {
     "clouds": "layers:CLOUDS",
     "anomaly": "outliers:ANOMALY",
     "ood": "outliers:OOD",
+    "langevin-steps": "ablations:LANGEVIN_STEPS",
+    "prior-width": "ablations:PRIOR_WIDTH",
+    "spectral-norm": "ablations:SPECTRAL_NORM",
 }
 
 
