@@ -207,7 +207,7 @@ def main() -> int:
     records = [machine()]
     for _, kind in groupby(todo, key=lambda c: (c["what"], c["threads"], c["device"])):
         records += measure(list(kind), args.quick)
-    args.out.write_text("[\n" + ",\n".join(json.dumps(r) for r in records) + "\n]\n")
+        args.out.write_text("[\n" + ",\n".join(json.dumps(r) for r in records) + "\n]\n")
     print(f"{len(records) - 1} records in {args.out}")
     return 0
 
