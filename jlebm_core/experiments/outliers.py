@@ -13,14 +13,15 @@ from torch import Tensor
 from .. import glyphs, systems
 from ..data import SHAPES, ImageSet
 from ..evaluate import outliers
-from ..evaluate.report import device_of
+from ..evaluate.report import device_of, encode_all
 from ..systems import System
 from .trial import Experiment, Trial, split, whole
 
 DIGITS = (1, 4, 5, 7, 9)
 EPOCHS = 10  # over the ends of the last of them the paper averages
-SAMPLES, STEPS = 4, 30  # of ``layer_bounds`` and ``refine``, at the end of the training alone
-BLOCK = 5000  # images at a time
+SAMPLES, STEPS = 2, 20  # of ``layer_bounds`` and ``refine``
+CALIBRATION, CODES = 5000, 10_000  # training images by which scores are scaled, codes to be near
+BLOCK = 2500  # images at a time
 
 # data set that is normal -> those that are not, where both have images of one shape
 OUT = {
@@ -29,10 +30,20 @@ OUT = {
     "glyphs": ("glyphs upside down", "glyphs without ink", "mnist in 32x32", "fashion in 32x32"),
 }
 
-# name of the settings -> (system, what differs from its own settings); held-out digits
+# Held-out digits: name of the settings -> (system, what differs from its own settings). The last
+# three try what a first run with digit 1 held out pointed to: its prior term knows the outliers,
+# and its reconstruction, whose weight is 3, drowns it. "unit" has the weight 1 of the score in the
+# code of the paper's group, "steep" also an f that is held back less, "narrow" fewer dimensions.
+STEPS_OF_VARIANTS = 6000
 HELD: dict[str, tuple[str, dict]] = {
     "joint-ebm": ("joint-ebm", {}),
     "lebm": ("lebm", {}),
+    "unit": ("joint-ebm", {"sigma": 0.5**0.5, "steps": STEPS_OF_VARIANTS}),
+    "steep": (
+        "joint-ebm",
+        {"sigma": 0.5**0.5, "penalty": 1e-3, "lr_prior": 5e-4, "steps": STEPS_OF_VARIANTS},
+    ),
+    "narrow": ("joint-ebm", {"dims": (1, 1, 4), "steps": STEPS_OF_VARIANTS}),
 }
 
 SHIPPED = (("joint-ebm", 1), ("joint-ebm", "fashion-mnist"))  # weights that chapter 9 takes
@@ -93,16 +104,36 @@ def ranking(scores: dict[str, Tensor], outlier: Tensor, **protocol) -> list[dict
     ]
 
 
-def ranked(system: System, images: Tensor, outlier: Tensor, **more) -> list[dict]:
-    """``ranking`` of all the scores of a system; ``more`` as for ``scores``. Draws by seed 0."""
-    rng = torch.Generator(device_of(system)).manual_seed(0)
-    found = outliers.scores(system, images, rng=rng, block=BLOCK, **more)
-    return ranking(found, outlier, normal=int((~outlier).sum()), outliers=int(outlier.sum()))
+def ranked(system: System, images: Tensor, outlier: Tensor) -> list[dict]:
+    """``ranking`` of the paper's score and its parts, which take one pass."""
+    found = outliers.scores(system, images, rng=drawn(system), block=BLOCK)
+    return ranking(found, outlier, **counts(outlier))
 
 
-def dear(system: System) -> dict:
-    """The scores that cost more than one pass, as far as the system has them."""
-    return {"steps": STEPS, "samples": SAMPLES if system.inference.amortised else 0}
+def ranked_dearly(system: System, images: Tensor, outlier: Tensor, normal: Tensor) -> list[dict]:
+    """``ranking`` of all scores, those too that take longer or need ``normal`` training images."""
+    found = outliers.scores(
+        *(system, images),
+        samples=SAMPLES if system.inference.amortised else 0,
+        steps=STEPS,
+        rng=drawn(system),
+        block=BLOCK,
+    )
+    known = outliers.scores(system, normal[:CALIBRATION], rng=drawn(system), block=BLOCK)
+    found["calibrated"] = outliers.calibrated(found, known)
+    codes = [encode_all(system, x, rng=drawn(system)) for x in (images, normal[:CODES])]
+    found["nearest code"] = outliers.nearest(*codes)
+    return ranking(found, outlier, **counts(outlier))
+
+
+def drawn(system: System) -> torch.Generator:
+    """The noise of every measurement, from seed 0."""
+    return torch.Generator(device_of(system)).manual_seed(0)
+
+
+def counts(outlier: Tensor) -> dict:
+    """How many images of either kind were ranked: AUPRC depends on it."""
+    return {"normal": int((~outlier).sum()), "outliers": int(outlier.sum())}
 
 
 def held_trials() -> list[Trial]:
@@ -120,10 +151,16 @@ def held_trials() -> list[Trial]:
     ]
 
 
-def measure_held(system: System, trial: Trial, **more) -> list[dict]:
+def measure_held(system: System, trial: Trial) -> list[dict]:
+    """The scores of one pass over the test images of a trial's digit."""
+    held = held_digit(trial.about["held_out"])
+    return ranked(system, held.test, held.outlier)
+
+
+def measure_held_dearly(system: System, trial: Trial) -> list[dict]:
     """All scores of the test images of a trial's digit."""
     held = held_digit(trial.about["held_out"])
-    return ranked(system, held.test, held.outlier, **more)
+    return ranked_dearly(system, held.test, held.outlier, held.train.images)
 
 
 ANOMALY = Experiment(
@@ -132,7 +169,7 @@ ANOMALY = Experiment(
     lambda trial: held_digit(trial.about["held_out"]).train,
     measure_held,
     last=EPOCHS,
-    at_end=lambda system, trial: measure_held(system, trial, **dear(system)),
+    at_end=measure_held_dearly,
 )
 
 
@@ -153,11 +190,12 @@ def outside_trials() -> list[Trial]:
 
 def measure_outside(system: System, trial: Trial) -> list[dict]:
     """All scores of the test images of the trial's data set against each set outside it."""
-    inside, found = split(trial.config.data, "test").images, []
+    normal, inside = (split(trial.config.data, part).images for part in ("train", "test"))
+    found = []
     for name in OUT[trial.config.data]:
         out = outside(name)
         outlier = torch.arange(len(inside) + len(out)) >= len(inside)
-        records = ranked(system, torch.cat([inside, out]), outlier, **dear(system))
+        records = ranked_dearly(system, torch.cat([inside, out]), outlier, normal)
         found += [{**r, "out": name} for r in records]
     return found
 

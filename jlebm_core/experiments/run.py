@@ -64,7 +64,8 @@ def trained(name: str, trial: Trial, device: torch.device, progress: bool, lanes
 
     def on_log(trainer: train.Trainer) -> None:
         if ends and trainer.step >= ends[-1]:
-            ends.pop()
+            while ends and trainer.step >= ends[-1]:  # epochs shorter than the log's
+                ends.pop()
             system = trainer.model().eval()
             found = chosen.measure(system, trial)
             if chosen.at_end and not ends:

@@ -1,0 +1,221 @@
+"""Scores of outliers against a linear-Gaussian system; areas by hand; who is held out."""
+
+from math import log, pi
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from jlebm_core import systems
+from jlebm_core.data import ImageSet, to_float
+from jlebm_core.errors import UsageError
+from jlebm_core.evaluate import outliers
+from jlebm_core.experiments import outliers as experiments
+from jlebm_core.gaussians import DiagonalGaussian
+from jlebm_core.generators import Generator
+from jlebm_core.priors import StandardNormal
+
+SIGMA, DIMS = 0.5, (1, 2)
+W = torch.tensor([[1.0, 0.5, 0.0], [-0.5, 2.0, 0.3], [0.3, 0.3, -1.0], [0.0, -1.0, 0.7]])
+TILT = torch.tensor([0.5, -1.0, 0.2])
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+class Linear(Generator):
+    """h_1(z) = W z as an image of 1 x 2 x 2."""
+
+    def mean(self, z):
+        return (z @ W.T).view(-1, 1, 2, 2)
+
+
+class Tilted(StandardNormal):
+    """f(z) = a z, so that p(z) = N(a, I) and log Z = |a|^2 / 2."""
+
+    def f(self, z):
+        return z @ TILT
+
+
+PRECISION = torch.eye(3) + W.T @ W / SIGMA**2
+
+
+def posterior_mean(x):
+    return torch.linalg.solve(PRECISION, (x.flatten(1) @ W / SIGMA**2 + TILT).T).T
+
+
+class System(torch.nn.Module):
+    """The linear system; q(z | x) has the posterior's mean and the variances 1 / precision_ii."""
+
+    def __init__(self):
+        super().__init__()
+        self.prior, self.generator = Tilted(DIMS), Linear((1, 2, 2), SIGMA)
+        self.config = SimpleNamespace(dims=DIMS)
+        self.weight = torch.nn.Parameter(torch.zeros(()))  # says where the system is
+        self.inference = SimpleNamespace(draw=self.draw)
+
+    def draw(self, x, prior, generator, *, noise=True, rng=None):
+        mean = posterior_mean(x)
+        q = DiagonalGaussian(mean, -PRECISION.diagonal().log().expand_as(mean))
+        return (q.rsample(rng=rng) if noise else q.mean), q
+
+    def encode(self, x, *, rng=None):
+        return self.draw(x, None, None, noise=False)[0]
+
+
+def log_evidence(x):
+    """log p(x) + log Z, p(x) = N(W a, W W^T + sigma^2 I)."""
+    d = x.flatten(1) - W @ TILT
+    cov = W @ W.T + SIGMA**2 * torch.eye(4)
+    quadratic = (d @ torch.linalg.inv(cov) * d).sum(1)
+    log_p = -0.5 * (quadratic + torch.logdet(cov) + 4 * log(2 * pi))
+    return log_p + TILT.square().sum() / 2
+
+
+def images(n, seed=0):
+    return torch.randint(0, 256, (n, 1, 2, 2), generator=seeded(seed)).to(torch.uint8)
+
+
+def test_parts_add_up_to_the_log_posterior_and_the_evidence():
+    """log p(x | z) + f + log p_0 = log p(z | x) + log p(x) + log Z at every z."""
+    system, x = System(), to_float(images(9))
+    z = torch.randn(9, 3, generator=seeded(1))
+    found = outliers.parts(system, x, z)
+    d = z - posterior_mean(x)
+    log_q = 0.5 * (torch.logdet(PRECISION) - (d @ PRECISION * d).sum(1) - 3 * log(2 * pi))
+    assert torch.allclose(found.log_posterior, log_q + log_evidence(x), atol=1e-4)
+    assert torch.equal(found.log_prior, found.f + found.log_base)
+    assert torch.equal(found.f, z @ TILT)
+
+
+def test_refining_finds_the_mode_and_leaves_no_image_worse():
+    system, x = System(), to_float(images(6))
+    start = posterior_mean(x) + 0.3 * torch.randn(6, 3, generator=seeded(2))
+    best = outliers.refine(system, x, start, steps=300)
+    assert torch.allclose(best, posterior_mean(x), atol=5e-3)
+    before = outliers.parts(system, x, start).log_posterior
+    for steps in (0, 1, 2, 7):
+        after = outliers.refine(system, x, start, steps=steps)
+        assert (outliers.parts(system, x, after).log_posterior >= before).all()
+    assert torch.equal(outliers.refine(system, x, start, steps=0), start)
+    mode = posterior_mean(x)  # a step from the mode is a step down: the start is kept
+    assert torch.allclose(outliers.refine(system, x, mode, steps=3), mode, atol=1e-5)
+
+
+def test_layer_bounds_are_elbo_and_bound_with_blind_layers():
+    """Both have closed forms: E_q[log p(x, z)] of a quadratic, and of q with N(0, 1) below."""
+    system, x, n = System(), to_float(images(3)), 4000
+    found = outliers.layer_bounds(system, x, samples=n, rng=seeded(3))
+    assert found.shape == (2, 3)
+
+    def exact(mean, var, entropy):
+        """E log p(x, z) Z for independent z_i, plus the entropy of what was inferred."""
+        at = outliers.parts(system, x, mean).log_posterior
+        return at - 0.5 * (PRECISION.diagonal() * var).sum() + entropy
+
+    mean, var = posterior_mean(x), 1 / PRECISION.diagonal()
+    entropies = 0.5 * (1 + log(2 * pi) + var.log())
+    blind_mean, blind_var = mean.clone(), var.clone()
+    blind_mean[:, 0], blind_var[0] = 0, 1
+    # of the blind layer, E[log p_0] is left out on both sides: + 1/2 (1 + log 2 pi)
+    blind = exact(blind_mean, blind_var, entropies[1:].sum() + 0.5 * (1 + log(2 * pi)))
+    expected = torch.stack([exact(mean, var, entropies.sum()), blind])
+    # each sample's weight varies by less than 40 (sd), of which the mean of n takes 1 / sqrt(n)
+    assert torch.allclose(found.float(), expected, atol=5 * 40 / n**0.5)
+    assert (expected[0] < log_evidence(x)).all() and (expected[1] < expected[0]).all()
+
+
+def test_likelihood_ratio_of_no_layer_is_zero_and_takes_the_draws_of_the_bound():
+    x = images(5)
+    found = outliers.scores(System(), x, samples=3, rng=seeded(4))
+    bounds = outliers.layer_bounds(System(), to_float(x), samples=3, rng=seeded(4))
+    assert torch.equal(found["LLR>1"], bounds[0] - bounds[1])
+    assert torch.equal(found["elbo"], -bounds[0])
+    one = torch.equal(bounds[0], outliers.layer_bounds(System(), to_float(x), samples=3, rng=seeded(4))[0])
+    assert one
+
+
+def test_scores_turn_every_sign_and_take_blocks():
+    system, x = System(), images(7)
+    at = outliers.parts(system, to_float(x), system.encode(to_float(x)))
+    found = outliers.scores(system, x, block=3)
+    assert torch.allclose(found["log-posterior"], -at.log_posterior, atol=1e-5)
+    total = found["reconstruction"] + found["f"] + found["log p_0"]
+    assert torch.allclose(found["log-posterior"], total, atol=1e-5)
+    assert torch.allclose(found["prior"], found["f"] + found["log p_0"])
+    assert set(found) == {"log-posterior", "reconstruction", "f", "log p_0", "prior"}
+
+
+def test_areas_have_the_values_of_a_hand_computation():
+    """Ranked from the top: outlier, normal, outlier, normal."""
+    score, outlier = torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([False, False, True, True])
+    assert outliers.auroc(score, outlier) == pytest.approx(3 / 4)
+    # (recall, precision): (0, 1), (1/2, 1), (1/2, 1/2), (1, 2/3), then recall stays at 1
+    assert outliers.auprc(score, outlier) == pytest.approx(0.5 * 1 + 0.5 * (1 / 2 + 2 / 3) / 2)
+
+
+def test_areas_of_a_perfect_a_reversed_and_a_blind_score():
+    outlier = torch.arange(1000) >= 600
+    score = torch.arange(1000.0)
+    assert outliers.auroc(score, outlier) == outliers.auprc(score, outlier) == 1.0
+    assert outliers.auroc(-score, outlier) == 0.0
+    # no ranking is worse: precision at recall r is r p / (r p + 1 - p), p the share of outliers
+    p = 0.4
+    assert outliers.auprc(-score, outlier) == pytest.approx(1 + (1 - p) / p * log(1 - p), abs=2e-3)
+    noise = torch.rand(20_000, generator=seeded(5))
+    mark = torch.arange(20_000) % 5 < 2
+    assert outliers.auprc(noise, mark) == pytest.approx(0.4, abs=0.02)
+    assert outliers.auroc(noise, mark) == pytest.approx(0.5, abs=5 * (1 / 12 / 4800) ** 0.5)
+
+
+def test_bad_marks_get_one_sentence():
+    score = torch.zeros(3)
+    for marks in (torch.zeros(3), torch.zeros(2).bool()):
+        with pytest.raises(UsageError, match="one score and one bool for each image"):
+            outliers.auroc(score, marks)
+    with pytest.raises(UsageError, match="only one kind"):
+        outliers.auprc(score, torch.ones(3).bool())
+
+
+def test_calibrated_adds_standard_deviations_of_normal_images():
+    normal = {"reconstruction": torch.tensor([0.0, 2.0, 4.0]), "prior": torch.tensor([1.0, 2.0, 3.0])}
+    found = {"reconstruction": torch.tensor([2.0, 6.0]), "prior": torch.tensor([5.0, 2.0])}
+    assert torch.equal(outliers.calibrated(found, normal), torch.tensor([3.0, 2.0]))
+
+
+def test_nearest_is_the_distance_to_the_kth_code():
+    codes = torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]])
+    z = torch.tensor([[0.0, 0.0], [6.0, 8.0]])
+    for k, expected in ((1, [0.0, 0.0]), (2, [5.0, 5.0]), (3, [10.0, 10.0])):
+        assert torch.allclose(outliers.nearest(z, codes, k=k, block=1), torch.tensor(expected))
+
+
+def image_set(labels, split):
+    """Images whose pixel names them."""
+    n = len(labels)
+    start = 100 if split == "test" else 0
+    pixels = (start + torch.arange(n)).to(torch.uint8).view(-1, 1, 1, 1)
+    return ImageSet("demo", split, pixels, torch.tensor(labels))
+
+
+def test_hold_out_pools_splits_and_loses_nobody():
+    parts = [image_set([0, 1, 2, 1, 0, 2, 2, 0], "train"), image_set([1, 0, 2, 2], "test")]
+    held = experiments.hold_out(parts, 1)
+    # nine normal images: four fifths of them, rounded down, are trained on
+    assert len(held.train) == 7 and len(held.test) == 2 + 3
+    assert not (held.train.labels == 1).any()
+    assert held.outlier.tolist() == [False, False, True, True, True]
+    assert held.test[held.outlier].flatten().tolist() == [1, 3, 100]
+    seen = [*held.train.images.flatten().tolist(), *held.test.flatten().tolist()]
+    assert sorted(seen) == [*range(8), *range(100, 104)]  # each once
+    again, other = experiments.hold_out(parts, 1), experiments.hold_out(parts, 1, seed=1)
+    assert torch.equal(again.train.images, held.train.images)
+    assert not torch.equal(other.train.images, held.train.images)
+
+
+@pytest.mark.data
+def test_the_protocol_on_mnist():
+    held = experiments.held_digit(1)
+    assert len(held.train) == 49_698 and int(held.outlier.sum()) == 7877
+    assert len(held.test) == 70_000 - 49_698
