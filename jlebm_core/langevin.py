@@ -74,6 +74,23 @@ def langevin(
     return z
 
 
+def langevin_block(
+    log_prob: Callable[[Tensor], Tensor], z: Tensor, block: slice, start: Tensor, **options
+) -> Tensor:
+    r"""``langevin`` on the coordinates ``block`` of z alone, the others held where they are.
+
+    A chain on p(z_block | z_rest), since log p(z_block | z_rest) = log p(z) + const. Shapes: z
+    (B, D), ``start`` (B, d), returns (B, D). ``options`` as for ``langevin``, whose callback sees
+    the block.
+    """
+    below, above = z[:, : block.start].detach(), z[:, block.stop :].detach()
+
+    def whole(part: Tensor) -> Tensor:
+        return torch.cat([below, part, above], 1)
+
+    return whole(langevin(lambda part: log_prob(whole(part)), start, **options))
+
+
 def _value_and_grad(log_prob: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         z = z.detach().requires_grad_(True)

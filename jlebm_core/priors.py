@@ -10,8 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .errors import UsageError
 from .gaussians import DiagonalGaussian, standard_normal, standard_normal_log_prob
-from .langevin import CLOSED_FORM, langevin, langevin_mlp
+from .langevin import CLOSED_FORM, langevin, langevin_block, langevin_mlp
 from .nets import NegativeEnergy, SumOfEnergies
 
 POOLS = 16  # of proposals at a time in importance resampling
@@ -185,3 +186,32 @@ class RatioPrior(EBMPrior):
             kept.append(pools.view(len(rows), proposals, -1)[torch.arange(len(rows)), pick])
             sizes.append(1 / weights.square().sum(1))
         return torch.cat(kept), torch.cat(sizes)
+
+
+def sample_layer(
+    prior: StandardNormal,
+    z: Tensor,
+    layer: int,
+    *,
+    steps: int | None = None,
+    rng: torch.Generator | None = None,
+) -> Tensor:
+    """z with one layer (from 1) drawn anew from p(z_i | z_1, .., z_{i-1}, z_{i+1}, .., z_L).
+
+    By ``steps`` (K by default) of Langevin dynamics on that layer from N(0, I), the others held: a
+    prior whose samples are chains. Shapes: (B, D) -> (B, D). Raises UsageError for another prior
+    or a layer that it does not have.
+    """
+    if not prior.learned:
+        raise UsageError("a layer given the others is drawn by the chains of a learned prior.")
+    if not 1 <= layer <= len(prior.dims):
+        raise UsageError(f"there is no layer {layer}: the prior has 1 to {len(prior.dims)}.")
+    first = sum(prior.dims[: layer - 1])
+    block = slice(first, first + prior.dims[layer - 1])
+    return langevin_block(
+        prior.log_prob,
+        *(z, block, prior.start(len(z), rng=rng)[:, block]),
+        steps=prior.steps if steps is None else steps,
+        step_size=prior.step_size,
+        rng=rng,
+    )

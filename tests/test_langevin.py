@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jlebm_core.langevin import langevin
+from jlebm_core.langevin import langevin, langevin_block
 from jlebm_core.priors import standard_normal_log_prob
 
 S = 0.4
@@ -100,3 +100,21 @@ def test_seed_decides_and_the_global_state_is_untouched():
     )
     assert a.equal(b) and not a.equal(c)
     assert torch.get_rng_state().equal(before)
+
+
+def test_a_block_follows_its_conditional_and_the_rest_stays_where_it_is():
+    """A normal with precision P: z_1 given z_0, z_2 has precision P_11 and the mean
+    -(P_10 z_0 + P_12 z_2) / P_11, which the chain keeps; its variance is as of any such chain."""
+    precision = torch.tensor([[2.0, 0.8, 0.0], [0.8, 1.5, -0.6], [0.0, -0.6, 1.2]])
+    z = torch.tensor([0.9, 7.0, -1.1]).repeat(CHAINS, 1)
+    end = langevin_block(
+        lambda z: -0.5 * ((z @ precision) * z).sum(1),
+        *(z, slice(1, 2), torch.zeros(CHAINS, 1)),
+        steps=LONG,
+        step_size=S,
+        rng=torch.Generator().manual_seed(0),
+    )
+    assert torch.equal(end[:, [0, 2]], z[:, [0, 2]])
+    variance = 1 / (1.5 * (1 - S**2 * 1.5 / 4))
+    close_mean(end[:, 1], -(0.8 * 0.9 + -0.6 * -1.1) / 1.5, variance)
+    close_variance(end[:, 1], variance)

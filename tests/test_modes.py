@@ -79,7 +79,7 @@ def test_committed_joint_prior_beats_its_ablation_and_vlae(monkeypatch):
     assert with_ebm < 0.75 * results.metric(joint, "fid", langevin_steps=0)
     assert with_ebm < results.metric(vlae, "fid", langevin_steps=0)
     rates = [
-        results.metric(joint, "label_change_rate", layer=i)
+        results.metric(joint, "label_change_rate", layer=i, reading="marginal")
         for i in range(1, len(joint["config"]["dims"]) + 1)
     ]
     assert rates == sorted(rates) and rates[0] < 0.5 < rates[-1]

@@ -5,8 +5,15 @@ import math
 import pytest
 import torch
 
+from jlebm_core.errors import UsageError
 from jlebm_core.langevin import langevin
-from jlebm_core.priors import EBMPrior, RatioPrior, StandardNormal, standard_normal_log_prob
+from jlebm_core.priors import (
+    EBMPrior,
+    RatioPrior,
+    StandardNormal,
+    sample_layer,
+    standard_normal_log_prob,
+)
 
 
 def seeded(seed=0):
@@ -164,3 +171,46 @@ def test_importance_resampling_has_the_moments_and_the_sample_size_of_a_known_ra
     assert sizes.mean().item() == pytest.approx(m * math.exp(-a.square().sum()), rel=0.02)
     uniform = ratios(1)  # no ratio is on: r = 1
     assert uniform.resample(3, proposals=50, rng=seeded())[1].allclose(torch.tensor(50.0))
+
+
+def quadratic(dims, a, coupling):
+    """A prior with f(z) = a.z - z^T C z / 2: normal, of precision I + C and linear term a."""
+    prior = EBMPrior(dims, ())
+    prior.f = lambda z: z @ a - 0.5 * ((z @ coupling) * z).sum(1)
+    return prior
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_a_layer_given_the_others_follows_its_conditional(layer):
+    """z_i | z_rest is normal of precision P_ii and mean (a - P_ir z_r) / P_ii; the chain of step s
+    keeps the mean and widens the variance to 1 / (P (1 - s^2 P / 4))."""
+    coupling = torch.tensor([[0.3, 0.4, -0.2], [0.4, 0.8, 0.5], [-0.2, 0.5, 0.6]])
+    a = torch.tensor([0.5, -0.3, 0.8])
+    prior = quadratic((1, 1, 1), a, coupling)
+    n, i, s = 20_000, layer - 1, prior.step_size
+    z = torch.tensor([1.2, -0.7, 0.9]).repeat(n, 1)
+    end = sample_layer(prior, z, layer, steps=120, rng=seeded())
+    others = [j for j in range(3) if j != i]
+    assert torch.equal(end[:, others], z[:, others])
+    precision = torch.eye(3) + coupling
+    p = precision[i, i].item()
+    mean = ((a[i] - precision[i, others] @ z[0, others]) / p).item()
+    variance = 1 / (p * (1 - s**2 * p / 4))
+    assert abs(end[:, i].mean().item() - mean) < 5 * (variance / n) ** 0.5
+    assert abs(end[:, i].var().item() - variance) < 5 * variance * (2 / n) ** 0.5
+
+
+def test_the_only_layer_given_no_others_is_the_prior_itself():
+    prior = EBMPrior((3,), (16,))
+    z = torch.full((6, 3), 9.0)  # what is replaced plays no part
+    alone = sample_layer(prior, z, 1, rng=seeded(2))
+    torch.testing.assert_close(alone, prior.sample(6, rng=seeded(2)), atol=1e-5, rtol=1e-5)
+
+
+def test_a_layer_that_no_chain_can_draw_is_refused():
+    z = torch.zeros(2, 3)
+    with pytest.raises(UsageError, match="chains of a learned prior"):
+        sample_layer(StandardNormal((1, 2)), z, 1)
+    for layer in (0, 3):
+        with pytest.raises(UsageError, match="the prior has 1 to 2"):
+            sample_layer(EBMPrior((1, 2), (4,)), z, layer)

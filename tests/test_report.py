@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jlebm_core import systems
+from jlebm_core import glyphs, systems
 from jlebm_core.data import ImageSet, to_float
 from jlebm_core.errors import UsageError
 from jlebm_core.evaluate import fid, report
@@ -28,6 +28,7 @@ def test_every_system_gets_its_figures_and_no_others(name):
     system = built(name)
     records = report.evaluate(system, images("train", 120), images("test", 90), samples=80)
     keys = [(r["name"], r.get("langevin_steps", r.get("layer"))) for r in records]
+    readings = ("marginal", "conditional") if system.prior.learned else ("marginal",)
     layers = len(system.config.dims)
     expected = [("mse", None)]
     for k in (2, 0) if system.prior.learned else (0,):
@@ -36,7 +37,7 @@ def test_every_system_gets_its_figures_and_no_others(name):
         expected += [*((figure, None) for figure in FIGURES), ("effective_sample_size", None)]
     expected += [(f"{figure}_floor", None) for figure in FIGURES]
     if layers > 1:
-        expected += [("label_change_rate", i) for i in range(1, layers + 1)]
+        expected += [("label_change_rate", i) for _ in readings for i in range(1, layers + 1)]
     if system.inference.amortised:
         expected += [("latent_classifier_accuracy", i) for i in range(1, layers + 1)]
     assert keys == expected
@@ -62,7 +63,7 @@ def test_each_figure_can_be_repeated_alone():
     assert a == b
     classifier = report.load_classifier("mnist")
     rates = report.label_change(system, classifier, rng=torch.Generator().manual_seed(3))
-    assert rates == [r["value"] for r in a if r["name"] == "label_change_rate"]
+    assert rates == [r["value"] for r in a if r.get("reading") == "marginal"]
 
 
 def test_mse_is_the_mean_over_pixels_in_the_models_range():
@@ -117,3 +118,38 @@ def test_data_without_a_classifier_take_other_features_and_leave_label_change_ou
     records = report.evaluate(built("joint-ebm"), own, own, samples=80, features="mnist-classifier")
     names = {r["name"] for r in records}
     assert "fid" in names and "label_change_rate" not in names
+
+
+def test_the_conditional_reading_holds_the_other_layers_where_they_are(monkeypatch):
+    """Each layer's new codes are the chains of ``sample_layer`` from the joint samples."""
+    seen = {}
+    keep = report.probes.layer_label_change
+
+    def call(decode, fixed, new, dims, classify):
+        seen.update(fixed=fixed, new=new)
+        return keep(decode, fixed, new, dims, classify)
+
+    monkeypatch.setattr(report.probes, "layer_label_change", call)
+    monkeypatch.setattr(report, "PANELS", 3)
+    system = built("joint-ebm")
+    rng, again = (torch.Generator().manual_seed(0) for _ in range(2))
+    report.label_change(system, report.load_classifier("mnist"), reading="conditional", rng=rng)
+    fixed = system.prior.sample(3 * (report.DRAWS + 1), rng=again)[:3]
+    assert torch.equal(seen["fixed"], fixed)
+    z, dims = fixed.repeat_interleave(report.DRAWS, 0), system.config.dims
+    for i in range(1, len(dims) + 1):
+        layer = report.sample_layer(system.prior, z, i, rng=again).split(dims, 1)[i - 1]
+        assert torch.equal(seen["new"].flatten(0, 1).split(dims, 1)[i - 1], layer)
+
+
+def test_known_factors_get_their_figures(monkeypatch):
+    monkeypatch.setattr(report, "READ", 60)
+    system = systems.build(systems.configure("joint-ebm", "glyphs", (3, 32, 32), prior_steps=2))
+    train, test = (report.ImageSet(s, s, *glyphs.render(80, seed=i)) for i, s in enumerate("ab"))
+    z = report.encode_all(system.eval(), test.images)
+    rng = torch.Generator().manual_seed(0)
+    records = report.factor_records(system, train, test, z, rng=rng, seed=0)
+    names = [r["name"] for r in records]
+    assert names.count("mutual_information") == len(system.config.dims) * len(glyphs.FACTORS)
+    assert names.count("mig") == names.count("mig_sup") == 1
+    assert {r["fitted_on"] for r in records if "fitted_on" in r} == {60}

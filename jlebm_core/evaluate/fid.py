@@ -36,6 +36,7 @@ def compare(
     seed: int = 0,
     kid_subset_size: int | None = None,
     weights: str | Path | None = None,
+    alone: bool = False,
 ) -> dict:
     """The figures of uint8 ``samples`` (N, C, H, W) against ``reference`` (M, C, H, W).
 
@@ -44,6 +45,7 @@ def compare(
     whose features have been taken before brings its own extractor. KID draws 100 subsets of
     ``kid_subset_size`` images from each side (None: 1000, or half of the smaller side if that is
     less). Precision and recall take equal numbers of both sides, at most 10,000 drawn at random.
+    ``alone`` leaves all but FID out, which take seconds.
 
     Returns ``fid``, ``kid``, ``kid_std``, ``precision``, ``recall``, where the extractor has logits
     ``inception_score`` and ``inception_score_std``, and what defines them: ``features``,
@@ -66,17 +68,16 @@ def compare(
     check_counts(n, m, extractor, size)
     b = extractor(reference) if given else reference
     a = extractor(samples)
+    counts = {"features": extractor.name, "samples": n, "reference_samples": m}
+    scores = {"fid": frechet_distance(a, b), **counts, "seed": seed}
+    if alone:
+        return scores
     kid, kid_std = kernel_distance(a, b, subset_size=size, seed=seed)
-    scores = {
-        "fid": frechet_distance(a, b),
+    scores |= {
         "kid": kid,
         "kid_std": kid_std,
-        **precision_recall(a.values, b.values, seed=seed),
-        "features": extractor.name,
-        "samples": n,
-        "reference_samples": m,
         "kid_subset_size": size,
-        "seed": seed,
+        **precision_recall(a.values, b.values, seed=seed),
     }
     if a.logits is not None:
         score, std = inception_score(a.logits, seed=seed)
@@ -228,19 +229,15 @@ def metric_records(
     steps = {} if langevin_steps is None else {"langevin_steps": langevin_steps}
     own = {"features": scores["features"], "samples": scores["samples"]}
     drawn = {**steps, "eight_bit": True}
-    protocol = {
-        **own,
-        "reference": reference,
-        "reference_samples": scores["reference_samples"],
-        **drawn,
-    }
+    real = {"reference": reference, "reference_samples": scores["reference_samples"]}
+    protocol = {**own, **real, **drawn}
     seed = {"seed": scores["seed"]}
-    count = {"samples": scores["prc_samples"], "reference_samples": scores["prc_samples"]}
+    count = dict.fromkeys(("samples", "reference_samples"), scores.get("prc_samples"))
     figures = {
         "fid": protocol,
         "kid": {
-            "std": scores["kid_std"],
-            "subset_size": scores["kid_subset_size"],
+            "std": scores.get("kid_std"),
+            "subset_size": scores.get("kid_subset_size"),
             "subsets": KID_SUBSETS,
             **seed,
             **protocol,

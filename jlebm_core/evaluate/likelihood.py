@@ -163,6 +163,14 @@ def kl_from_base(prior: StandardNormal, z: Tensor, log_z: Estimate) -> Estimate:
     return Estimate(expected.value - log_z.value, error, min(expected.ess, log_z.ess))
 
 
+def slope(prior: StandardNormal, z: Tensor) -> Tensor:
+    """|grad f(z)|, without p_0. Shapes: (n, D) -> (n,). KL(p || p_0) <= E_p[slope^2] / 2."""
+    z = z.detach().requires_grad_(True)
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(prior.f(z).sum(), z)
+    return gradient.norm(dim=1)
+
+
 @torch.no_grad()
 def importance_weighted(
     system: nn.Module,

@@ -23,8 +23,8 @@ def layer_label_change(
     """Per layer, the fraction of images whose label differs after replacing only that layer.
 
     z_fixed (P, D) and z_new (P, n, D) are samples of the joint prior. Layer i of z_fixed[p] is
-    replaced by layer i of z_new[p, j], a draw from that layer's marginal (not from its conditional
-    given the others). decode: z (B, D) -> uint8 images (B, C, H, W); classify: images -> labels
+    replaced by layer i of z_new[p, j], a draw from that layer's marginal or from its conditional
+    given the others. decode: z (B, D) -> uint8 images (B, C, H, W); classify: images -> labels
     (B,); B is P or n. Raises UsageError if the shapes do not fit.
     """
     check_dims(dims, z_fixed, z_new)
@@ -43,6 +43,12 @@ def layer_label_change(
             changed += (classify(decode(mixed)) != label).sum().item()
         rates.append(changed / (z_new.shape[0] * z_new.shape[1]))
     return rates
+
+
+def label_entropy(labels: Tensor, classes: int = 10) -> float:
+    """Entropy in nats of the shares of labels (N,); log ``classes`` where all are as frequent."""
+    share = labels.bincount(minlength=classes).double() / len(labels)
+    return torch.special.entr(share).sum().item()
 
 
 def latent_classifier_accuracy(
@@ -124,7 +130,7 @@ def told_apart(a: Tensor, b: Tensor, dims: Sequence[int], *, seed: int = 0) -> l
     looks at all coordinates together. Raises UsageError if the shapes do not fit.
     """
     half = min(len(a), len(b)) // 2
-    y = torch.arange(2).repeat_interleave(half)
+    y = torch.arange(2, device=a.device).repeat_interleave(half)
     first = torch.cat([a[:half], b[:half]])
     second = torch.cat([a[half : 2 * half], b[half : 2 * half]])
     return latent_classifier_accuracy(first, y, second, y, dims, seed=seed)

@@ -8,14 +8,16 @@ from torch import Tensor
 
 from ..data import ImageSet, to_float, to_uint8
 from ..feed import keep_freed_memory
+from ..priors import StandardNormal, sample_layer
 from ..systems import System
-from . import fid, probes
+from . import factors, fid, probes
 from .classifier import Classifier, available, load_classifier
 from .features import SUFFIX, Extractor, Features, Stream
 
 BLOCK = 500  # images or chains at a time
 PROPOSALS = 1000  # for each draw by importance resampling
 PANELS, DRAWS = 100, 20  # label change: fixed codes, new draws for each
+READ = 8000  # training images whose codes teach a net to read factors off a layer
 
 
 def sample_blocks(
@@ -38,10 +40,13 @@ def device_of(system: System) -> torch.device:
     return next(system.parameters()).device
 
 
-def encode_all(system: System, images: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
-    """Codes of uint8 images, in blocks. Shapes: (N, C, H, W) -> (N, D)."""
-    device = device_of(system)
-    return torch.cat([system.encode(to_float(x.to(device)), rng=rng) for x in images.split(BLOCK)])
+def encode_all(
+    system: System, images: Tensor, *, noise: bool = False, rng: torch.Generator | None = None
+) -> Tensor:
+    """Codes of uint8 images, in blocks (``noise`` as for ``encode``). (N, C, H, W) -> (N, D)."""
+    here = device_of(system)
+    blocks = (to_float(x.to(here)) for x in images.split(BLOCK))
+    return torch.cat([system.encode(x, noise=noise, rng=rng) for x in blocks])
 
 
 def reconstruction_mse(system: System, images: Tensor, z: Tensor) -> float:
@@ -54,22 +59,56 @@ def reconstruction_mse(system: System, images: Tensor, z: Tensor) -> float:
 
 
 def label_change(
-    system: System, classifier: Classifier, *, rng: torch.Generator | None = None
+    system: System,
+    classifier: Classifier,
+    *,
+    reading: str = "marginal",
+    dims: tuple[int, ...] | None = None,
+    rng: torch.Generator | None = None,
 ) -> list[float]:
     """Per layer, bottom first: how often new codes of that layer alone change the label.
 
-    The codes are joint prior samples, and the new ones are draws from the layer's marginal, as in
-    the authors' hierarchical sampling (ICCV 2023, figures 4 and 5).
+    The codes are joint prior samples. The new ones are draws from the layer's marginal, as in the
+    authors' hierarchical sampling (ICCV 2023, figures 4 and 5), or with ``reading`` "conditional"
+    chains on that layer with the others held where they are. ``dims`` groups the coordinates
+    otherwise than by layers, e.g. (1, .., 1) by units; of marginals alone.
     """
-    z = system.prior.sample(PANELS * (DRAWS + 1), rng=rng)
+    prior = system.prior
+    z = prior.sample(PANELS * (DRAWS + 1), rng=rng)
     fixed, new = z[:PANELS], z[PANELS:].view(PANELS, DRAWS, -1)
+    if reading == "conditional":
+        new = given_others(prior, fixed.repeat_interleave(DRAWS, 0), rng=rng).view_as(new)
     return probes.layer_label_change(
         lambda codes: to_uint8(system.decode(codes)),
         fixed,
         new,
-        system.config.dims,
+        dims or system.config.dims,
         classifier.predict,
     )
+
+
+def given_others(prior: StandardNormal, z: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+    """Every layer of z drawn anew from its conditional given the others as they were: no sample of
+    the joint prior, but one chain a layer. Shapes: (B, D) -> (B, D)."""
+    dims = prior.dims
+    anew = [sample_layer(prior, z, i, rng=rng).split(dims, 1)[i - 1] for i, _ in enumerate(dims, 1)]
+    return torch.cat(anew, 1)
+
+
+def by_langevin(
+    system: System,
+    samples: int,
+    reference: Features,
+    *,
+    steps: int,
+    seed: int,
+    alone: bool = False,
+) -> list[dict]:
+    """FID and its kin, or FID ``alone``, of samples after ``steps`` Langevin steps."""
+    rng = torch.Generator(device_of(system)).manual_seed(seed)
+    x = Stream(samples, sample_blocks(system, samples, steps=steps, rng=rng))
+    scores = fid.compare(x, reference, seed=seed, alone=alone)
+    return fid.metric_records(scores, langevin_steps=steps)
 
 
 def by_resampling(
@@ -93,6 +132,31 @@ def by_resampling(
     return [*records, {"name": "effective_sample_size", "value": ess, **how}]
 
 
+def factor_records(
+    system: System,
+    train: ImageSet,
+    test: ImageSet,
+    z_test: Tensor,
+    *,
+    rng: torch.Generator,
+    seed: int,
+) -> list[dict]:
+    """Layers x factors, MIG and MIG-sup (``factors.measure``) of data whose factors are known.
+
+    ``z_test`` are the codes of the test images: means of q(z | x), or draws where q is a chain.
+    """
+    drawn = encode_all(system, train.images[:READ], noise=True, rng=rng)
+    amortised = system.inference.amortised
+    return factors.measure(
+        *(drawn, {k: v[:READ] for k, v in train.factors.items()}),
+        encode_all(system, test.images, noise=True, rng=rng) if amortised else z_test,
+        test.factors,
+        z_test,
+        system.config.dims,
+        seed=seed,
+    )
+
+
 def evaluate(
     system: System,
     train: ImageSet,
@@ -104,7 +168,7 @@ def evaluate(
     seed: int = 0,
 ) -> list[dict]:
     """Test MSE; FID and its kin at K steps, at 0, and of real test images (the floor); label
-    change and latent classifier by layer.
+    change and latent classifier by layer, and where factors are known what each layer holds.
 
     ``features`` defaults to the data's own classifier (``weights`` is a file of Inception's); label
     change is left out where the data have no classifier. Samples go from the generator into the
@@ -136,21 +200,20 @@ def evaluate(
     ]
     steps = (system.config.prior_steps, 0) if system.prior.learned else (0,)
     for k in steps:
-        x = Stream(samples, sample_blocks(system, samples, steps=k, rng=rng()))
-        scores = fid.compare(x, reference, seed=seed)
-        records += fid.metric_records(scores, langevin_steps=k)
+        records += by_langevin(system, samples, reference, steps=k, seed=seed)
     if hasattr(system.prior, "resample"):
         records += by_resampling(system, samples, reference, rng=rng(), seed=seed)
     scores = fid.compare(test.images[:samples], reference, seed=seed)
     records += fid.metric_records(scores, suffix="_floor")
     if len(system.config.dims) > 1 and train.name in available():
         classifier = load_classifier(train.name).to(device)
-        rates = label_change(system, classifier, rng=rng())
-        protocol = {"reading": "marginal", "fixed": PANELS, "draws": DRAWS}
-        records += [
-            {"name": "label_change_rate", "value": rate, "layer": i, **protocol}
-            for i, rate in enumerate(rates, 1)
-        ]
+        for reading in ("marginal", "conditional") if system.prior.learned else ("marginal",):
+            rates = label_change(system, classifier, reading=reading, rng=rng())
+            protocol = {"reading": reading, "fixed": PANELS, "draws": DRAWS}
+            records += [
+                {"name": "label_change_rate", "value": rate, "layer": i, **protocol}
+                for i, rate in enumerate(rates, 1)
+            ]
     if train.labels is not None and test.labels is not None and system.inference.amortised:
         z_train = encode_all(system, train.images, rng=rng())
         accuracies = probes.latent_classifier_accuracy(
@@ -165,4 +228,6 @@ def evaluate(
             {"name": "latent_classifier_accuracy", "value": a, "layer": i, "split": "test"}
             for i, a in enumerate(accuracies, 1)
         ]
+    if train.factors is not None and test.factors is not None:
+        records += factor_records(system, train, test, z_test, rng=rng(), seed=seed)
     return records

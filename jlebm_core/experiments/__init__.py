@@ -11,8 +11,14 @@ from .trial import Experiment
 
 # name -> the module and the attribute that define it; imported when it is asked for
 EXPERIMENTS: dict[str, str] = {
+    "latent-classifier": "layers:LATENT_CLASSIFIER",
+    "traversal": "layers:TRAVERSAL",
+    "clouds": "layers:CLOUDS",
     "anomaly": "outliers:ANOMALY",
     "ood": "outliers:OOD",
+    "langevin-steps": "ablations:LANGEVIN_STEPS",
+    "prior-width": "ablations:PRIOR_WIDTH",
+    "spectral-norm": "ablations:SPECTRAL_NORM",
 }
 
 

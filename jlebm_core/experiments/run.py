@@ -46,7 +46,7 @@ def run(name: str, *, device: torch.device, progress: bool, lanes: int = 1) -> l
     """Train the trials that are missing and measure them; sentences on what diverged."""
     chosen = experiment(name)
     todo = [t for t in chosen.trials() if not (r := result_of(name, t)) or not r["metrics"]]
-    untrained = [t for t in todo if not result_of(name, t)]
+    untrained = [t for t in todo if not result_of(name, t) or chosen.last > 1]
     work = ((t.name, trained(name, t, device, progress, lanes)) for t in untrained)
     failed = fleet.together(work, device, lanes=lanes)
     for t in todo:
@@ -56,11 +56,17 @@ def run(name: str, *, device: torch.device, progress: bool, lanes: int = 1) -> l
 
 
 def trained(name: str, trial: Trial, device: torch.device, progress: bool, lanes: int = 1):
-    """The training of a trial, step by step; measured on the way if the experiment wants that."""
-    chosen, folder, records = experiment(name), folder_of(name, trial), []
+    """The training of a trial, step by step; measured on the way if the experiment wants that:
+    at the first logged step of each of its last epochs' ends. What is measured is kept at once, so
+    that a run that was cut off goes on from there."""
+    chosen, folder = experiment(name), folder_of(name, trial)
+    resume, kept = checkpoints.exists(folder / "resume"), folder / "measured.json"
+    records = results.read(kept) if resume and kept.is_file() else []
     images = chosen.images(trial)
     epoch = max(1, len(images) // trial.config.batch)
     ends = [trial.config.steps - i * epoch for i in range(chosen.last)] if chosen.last > 1 else []
+    measured = max((r["step"] for r in records), default=0)
+    ends = [end for end in ends if end > measured]
 
     def on_log(trainer: train.Trainer) -> None:
         if ends and trainer.step >= ends[-1]:
@@ -71,13 +77,14 @@ def trained(name: str, trial: Trial, device: torch.device, progress: bool, lanes
             if chosen.at_end and not ends:
                 found = [*found, *chosen.at_end(system, trial)]
             records.extend({**r, **trial.about, "step": trainer.step} for r in found)
+            results.write(kept, records)
 
     yield from runs.training(
         *(trial.config, images, folder),
         seed=trial.seed,
         budget="cpu",
         device=device,
-        resume=checkpoints.exists(folder / "resume"),
+        resume=resume,
         progress=progress,
         beside=lanes,
         about={"experiment": name, "trial": trial.name, **trial.about},
