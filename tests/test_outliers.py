@@ -294,3 +294,21 @@ def test_no_bound_without_a_density_or_on_another_base():
     lvae = systems.build(systems.configure("lvae", "demo", (1, 28, 28)))
     with pytest.raises(UsageError, match="the base of GaussianChain is another"):
         outliers.layer_bounds(lvae, torch.zeros(2, 1, 28, 28))
+
+
+def test_what_is_kept_for_a_page_are_scores_and_extreme_images():
+    small = systems.build(systems.configure("joint-ebm", "demo", (1, 28, 28))).eval()
+    images = torch.randint(0, 256, (12, 1, 28, 28), generator=seeded(7)).to(torch.uint8)
+    outlier = torch.arange(12) >= 7
+    found = experiments.kept(small, images, outlier, images, shown=2)
+    scores = experiments.all_scores(small, images, images)
+    assert set(found) == {*scores, "outlier", "extremes"}
+    assert torch.equal(found["outlier"].bool(), outlier)
+    for name, score in scores.items():
+        assert torch.equal(found[name], score.half())
+    rank = scores["log-posterior"].clone()
+    best, worst = rank[:7].argmin(), rank[:7].argmax()
+    best_out, worst_out = 7 + rank[7:].argmin(), 7 + rank[7:].argmax()
+    assert found["extremes"].shape == (4, 2, 1, 28, 28)
+    for row, i in zip(found["extremes"], (best, worst, best_out, worst_out), strict=True):
+        assert torch.equal(row[0], images[i])

@@ -106,8 +106,8 @@ def ranked(system: System, images: Tensor, outlier: Tensor) -> list[dict]:
     return ranking(found, outlier, **counts(outlier))
 
 
-def ranked_dearly(system: System, images: Tensor, outlier: Tensor, normal: Tensor) -> list[dict]:
-    """``ranking`` of all scores, those too that take longer or need ``normal`` training images."""
+def all_scores(system: System, images: Tensor, normal: Tensor) -> dict[str, Tensor]:
+    """Every score, those too that take longer or need ``normal`` training images."""
     found = outliers.scores(
         *(system, images),
         samples=SAMPLES if system.inference.amortised else 0,
@@ -119,7 +119,27 @@ def ranked_dearly(system: System, images: Tensor, outlier: Tensor, normal: Tenso
     found["calibrated"] = outliers.calibrated(found, known)
     codes = [encode_all(system, x, rng=drawn(system)) for x in (images, normal[:CODES])]
     found["nearest code"] = outliers.nearest(*codes)
-    return ranking(found, outlier, **counts(outlier))
+    return found
+
+
+def ranked_dearly(system: System, images: Tensor, outlier: Tensor, normal: Tensor) -> list[dict]:
+    """``ranking`` of ``all_scores``."""
+    return ranking(all_scores(system, images, normal), outlier, **counts(outlier))
+
+
+def kept(
+    system: System, images: Tensor, outlier: Tensor, normal: Tensor, *, shown: int = 10
+) -> dict[str, Tensor]:
+    """What a page shows without the data: ``all_scores`` in half precision, "outlier" (N,), and
+    "extremes", uint8 (4, ``shown``, C, H, W): the normal images that the log-posterior finds the
+    most and the least normal, then the outliers that it finds so."""
+    found = all_scores(system, images, normal)
+    order = found["log-posterior"].argsort().cpu()
+    rows = [order[outlier[order] == kind] for kind in (False, True)]
+    ends = [end for row in rows for end in (row[:shown], row[-shown:].flip(0))]
+    extremes = torch.stack([images[end] for end in ends])
+    small = {name: score.half() for name, score in found.items()}
+    return {**small, "outlier": outlier.byte(), "extremes": extremes}
 
 
 def drawn(system: System) -> torch.Generator:
@@ -149,14 +169,14 @@ def held_trials() -> list[Trial]:
 
 def measure_held(system: System, trial: Trial) -> list[dict]:
     """The scores of one pass over the test images of a trial's digit."""
-    held = held_digit(trial.about["held_out"])
-    return ranked(system, held.test, held.outlier)
+    images, outlier, _ = question_held(trial)
+    return ranked(system, images, outlier)
 
 
-def measure_held_dearly(system: System, trial: Trial) -> list[dict]:
-    """All scores of the test images of a trial's digit."""
+def question_held(trial: Trial) -> tuple[Tensor, Tensor, Tensor]:
+    """Test images of a trial's digit, which are outliers, and training images."""
     held = held_digit(trial.about["held_out"])
-    return ranked_dearly(system, held.test, held.outlier, held.train.images)
+    return held.test, held.outlier, held.train.images
 
 
 ANOMALY = Experiment(
@@ -165,7 +185,8 @@ ANOMALY = Experiment(
     lambda trial: held_digit(trial.about["held_out"]).train,
     measure_held,
     last=EPOCHS,
-    at_end=measure_held_dearly,
+    at_end=lambda system, trial: ranked_dearly(system, *question_held(trial)),
+    derived=lambda system, trial: kept(system, *question_held(trial)),
 )
 
 
@@ -184,16 +205,20 @@ def outside_trials() -> list[Trial]:
     ]
 
 
+def question_outside(trial: Trial, out: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Test images of the trial's data set and of ``out``, which are outliers, training images."""
+    normal, inside = (split(trial.config.data, part).images for part in ("train", "test"))
+    images = torch.cat([inside, outside(out)])
+    return images, torch.arange(len(images)) >= len(inside), normal
+
+
 def measure_outside(system: System, trial: Trial) -> list[dict]:
     """All scores of the test images of the trial's data set against each set outside it."""
-    normal, inside = (split(trial.config.data, part).images for part in ("train", "test"))
-    found = []
-    for name in OUT[trial.config.data]:
-        out = outside(name)
-        outlier = torch.arange(len(inside) + len(out)) >= len(inside)
-        records = ranked_dearly(system, torch.cat([inside, out]), outlier, normal)
-        found += [{**r, "out": name} for r in records]
-    return found
+    return [
+        {**record, "out": out}
+        for out in OUT[trial.config.data]
+        for record in ranked_dearly(system, *question_outside(trial, out))
+    ]
 
 
 OOD = Experiment(
@@ -201,4 +226,5 @@ OOD = Experiment(
     outside_trials,
     whole,
     measure_outside,
+    derived=lambda system, trial: kept(system, *question_outside(trial, OUT[trial.config.data][0])),
 )
