@@ -41,8 +41,8 @@ def define(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "runs_dir", lambda: tmp_path / "runs")
     monkeypatch.setattr(paths, "shipped", lambda *parts: (tmp_path / "data").joinpath(*parts))
 
-    def defined(found, *, images=IMAGES, measure=figure, last=1, at_end=None):
-        toy = Experiment("a toy", lambda: found, lambda _: images, measure, last, at_end)
+    def defined(found, *, images=IMAGES, measure=figure, last=1, at_end=None, derived=None):
+        toy = Experiment("a toy", lambda: found, lambda _: images, measure, last, at_end, derived)
         monkeypatch.setitem(EXPERIMENTS, "toy", "toy:TOY")
         monkeypatch.setitem(sys.modules, "jlebm_core.experiments.toy", SimpleNamespace(TOY=toy))
 
@@ -237,6 +237,23 @@ def test_publish_ships_slim_results_and_chosen_weights(define, tmp_path):
     assert run.weights("toy", "a0").config == GLYPHS
     with pytest.raises(UsageError):
         run.weights("toy", "bb1")
+
+
+def test_publish_derives_what_comes_with_the_weights_from_the_weights(define):
+    def sizes(system, trial):
+        counts = system.parameter_counts()
+        return {trial.name: torch.tensor([counts[k] for k in sorted(counts)])}
+
+    chosen, kept = trials("a0", "b1")
+    define([chosen._replace(ship=True), kept], derived=sizes)
+    go()
+    run.publish("toy")
+    counts = systems.build(GLYPHS).parameter_counts()
+    assert run.derived("toy", "a0")["a0"].tolist() == [counts[k] for k in sorted(counts)]
+    with pytest.raises(UsageError, match="no checkpoint"):
+        run.derived("toy", "b1")
+    forget("a0")  # what is shipped suffices
+    assert run.publish("toy") == ["a0", "b1"]
 
 
 def test_what_is_published_need_not_be_run_again(define):

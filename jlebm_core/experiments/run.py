@@ -72,7 +72,8 @@ def trained(
 
     def on_log(trainer: train.Trainer) -> None:
         if ends and trainer.step >= ends[-1]:
-            ends.pop()
+            while ends and trainer.step >= ends[-1]:  # epochs shorter than the log's
+                ends.pop()
             system = trainer.model().eval()
             found = chosen.measure(system, trial)
             if chosen.at_end and not ends:
@@ -108,14 +109,15 @@ def measure(name: str, trial: Trial, device: torch.device) -> list[dict]:
 
 def publish(name: str) -> list[str]:
     """Write what the trials gave to data/results/experiments, and the weights that are to be
-    shipped to data/checkpoints/experiments. Returns the names of the trials.
+    shipped, with what is derived from them, to data/checkpoints/experiments. Returns the names of
+    the trials.
 
     Raises UsageError outside a clone, or if a trial has not been measured.
     """
     if paths.CLONE is None:
         raise UsageError("publish writes into data/ of a clone of the project: run it there.")
-    found = []
-    for trial in experiment(name).trials():
+    found, chosen = [], experiment(name)
+    for trial in chosen.trials():
         result = result_of(name, trial)
         if not result or not result["metrics"]:
             raise UsageError(f"{trial.name} of {name} has not been measured: run it first.")
@@ -124,6 +126,9 @@ def publish(name: str) -> list[str]:
         if trial.ship and checkpoints.exists(stem):
             tensors, meta = checkpoints.load(stem)
             checkpoints.save(weights_stem(name, trial.name), tensors, meta)
+        if trial.ship and chosen.derived:
+            tensors = chosen.derived(weights(name, trial.name), trial)
+            checkpoints.save(derived_stem(name, trial.name), tensors, {"of": trial.name})
     results.write(published_path(name), found)
     return [r["trial"] for r in found]
 
@@ -133,9 +138,19 @@ def weights_stem(name: str, trial: str) -> Path:
     return paths.shipped("checkpoints", f"experiments/{name}-{trial}")
 
 
+def derived_stem(name: str, trial: str) -> Path:
+    """Where the tensors lie that were derived from the shipped weights of a trial."""
+    return paths.shipped("checkpoints", f"experiments/{name}-{trial}-derived")
+
+
 def weights(name: str, trial: str) -> systems.System:
     """The shipped system of a trial."""
     return systems.load(weights_stem(name, trial))
+
+
+def derived(name: str, trial: str) -> dict[str, torch.Tensor]:
+    """What was derived from the shipped system of a trial (see ``Experiment``)."""
+    return checkpoints.load(derived_stem(name, trial))[0]
 
 
 def text(name: str) -> str:
