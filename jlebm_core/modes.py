@@ -6,16 +6,19 @@
 """
 
 import os
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import checkpoints, data, paths, results, systems, train
+from . import checkpoints, data, experiments, glyphs, paths, results, systems, train
+from .configs import BUDGETS, Config
 from .data import ImageSet
 from .errors import UsageError
 from .evaluate.features import SUFFIX, Extractor, Features, Moments, load_reference
 from .evaluate.report import encode_all
+from .experiments import run
 from .explorer import Export, describe
 from .nets import channels_last
 from .systems import System
@@ -48,20 +51,54 @@ def obtain(system: str, dataset: str = "mnist", *, seed: int = 0) -> Trained:
     """
     if mode() == "load":
         name = results.run_name(system, dataset, seed)
-        found = results.read(results.shipped_path(name))
-        steps, batch = found["steps"], found["config"]["batch"]
-        story = f"{name}: shipped weights, trained for {steps:,} steps of {batch} images"
-        return Trained(systems.shipped(name), found, story)
+        return _shipped(systems.shipped(name), results.read(results.shipped_path(name)), name)
     smoke = mode() == "smoke"
     images = data.load("glyphs", limit=SMOKE_IMAGES) if smoke else data.load(dataset)
     budget = "smoke" if smoke else "cpu"
     config = systems.configure(system, images.name, images.shape, budget=budget)
+    return _trained(config, images, seed, data.title(images.name))
+
+
+def obtain_trial(name: str, trial: str) -> Trained:
+    """A trained trial of the experiment ``name``, as ``obtain`` a system.
+
+    In ``smoke`` mode its nets learn glyphs, drawn in the shape of its own images.
+    """
+    experiment = experiments.experiment(name)
+    chosen = next(t for t in experiment.trials() if t.name == trial)
+    if mode() == "load":
+        found = next(r for r in run.published(name) if r["trial"] == trial)
+        return _shipped(run.weights(name, trial), found, f"{trial} of {name}")
+    if mode() == "train":
+        return _trained(chosen.config, experiment.images(chosen), chosen.seed, experiment.title)
+    config = replace(chosen.config, **BUDGETS["smoke"])
+    return _trained(config, glyphs_like(config.image), chosen.seed, "glyphs in its images' shape")
+
+
+def glyphs_like(shape: tuple[int, int, int]) -> ImageSet:
+    """``SMOKE_IMAGES`` glyphs at another size, and grey where ``shape`` (C, H, W) has one channel:
+    the mean of the three."""
+    images, labels, _ = glyphs.render(SMOKE_IMAGES, seed=0, size=shape[-1])
+    if shape[0] == 1:
+        images = images.float().mean(1, keepdim=True).round().to(torch.uint8)
+    return ImageSet("glyphs", "train", images, labels)
+
+
+def _shipped(system: System, found: dict, name: str) -> Trained:
+    steps, batch = found["steps"], found["config"]["batch"]
+    return Trained(
+        system, found, f"{name}: shipped weights, trained for {steps:,} steps of {batch} images"
+    )
+
+
+def _trained(config: Config, images: ImageSet, seed: int, of: str) -> Trained:
+    smoke = mode() == "smoke"
     device = "cuda" if torch.cuda.is_available() and not smoke else "cpu"
     model = channels_last(systems.build(config, seed=seed)).to(device)
     trainer = train.Trainer(model, images.images, seed=seed)
     trainer.run(trainer.total, log_every=10 if smoke else 50, progress=not smoke)
-    found = results.record(trainer, budget=budget, device=device)
-    where = f"{system} on {data.title(images.name)}, trained here for {trainer.step:,} steps"
+    found = results.record(trainer, budget="smoke" if smoke else "cpu", device=device)
+    where = f"{config.system} on {of}, trained here for {trainer.step:,} steps"
     return Trained(
         trainer.model().cpu(), found, where + (" (smoke mode: far too few)" if smoke else "")
     )

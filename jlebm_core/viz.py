@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .priors import sample_layer
 from .systems import System
 
 if TYPE_CHECKING:
@@ -102,18 +103,27 @@ def codes_cloud(
 
 
 def hierarchical_samples(
-    system: System, n: int = 100, *, rng: torch.Generator | None = None, steps: int | None = None
+    system: System,
+    n: int = 100,
+    *,
+    reading: str = "marginal",
+    rng: torch.Generator | None = None,
+    steps: int | None = None,
 ) -> list[Tensor]:
     """For each layer, bottom first: ``n`` images that differ in that layer's codes alone.
 
     The other codes are those of the first prior sample; the layer's own are its ``n`` draws, from
-    its marginal (ICCV 2023, figures 4 and 5, as the authors' code does it).
+    its marginal (ICCV 2023, figures 4 and 5, as the authors' code does it), or with ``reading``
+    "conditional" that code itself and ``n`` - 1 chains on the layer with the others held.
     """
     z = system.prior.sample(n, steps=steps, rng=rng)
     panels, start = [], 0
-    for d in system.config.dims:
+    for i, d in enumerate(system.config.dims, 1):
         mixed = z[:1].repeat(n, 1)
-        mixed[:, start : start + d] = z[:, start : start + d]
+        if reading == "conditional":
+            mixed[1:] = sample_layer(system.prior, mixed[1:], i, steps=steps, rng=rng)
+        else:
+            mixed[:, start : start + d] = z[:, start : start + d]
         panels.append(system.decode(mixed))
         start += d
     return panels
@@ -136,6 +146,72 @@ def traversal_figure(system: System, z: Tensor, values: Tensor) -> "Figure":
     ax.set_yticks([side * (i + 0.5) for i in range(len(z))], labels)
     ax.set_xticks([side * (i + 0.5) for i in range(len(values))], [f"{v:.1f}" for v in values])
     return fig
+
+
+def traversal_bars(system: System, z: Tensor, values: Tensor) -> "Figure":
+    """As in the paper's slides: for each coordinate of z (D,) a row of images in which it takes
+    ``values``, and above every image the whole code as bars, one colour a coordinate."""
+    size, columns = len(z), len(values)
+    fig, axes = figure(2 * size, 1, width=8.0, height=(8.0 / columns + 0.75) * size)
+    axes[0].get_gridspec().set_height_ratios([0.6, 8.0 / columns] * size)
+    reach = 1.1 * max(values.abs().max().item(), z.abs().max().item())
+    starts = [sum(system.config.dims[:i]) for i in range(len(system.config.dims))]
+    layer = [max(i for i, start in enumerate(starts, 1) if start <= j) for j in range(size)]
+    for i in range(size):
+        bars, images = axes[2 * i], axes[2 * i + 1]
+        for j in range(size):
+            heights = values if j == i else z[j].expand(columns)
+            at = torch.arange(columns) + 0.5 + (j - (size - 1) / 2) * 0.6 / size
+            bars.bar(at.numpy(), heights.cpu().numpy(), 0.6 / size, color=f"C{j}")
+        bars.axhline(0, color="0.6", lw=0.8)
+        bars.set(xlim=(0, columns), ylim=(-reach, reach), xticks=[], yticks=[])
+        bars.spines[:].set_visible(False)
+        bars.set_title(
+            f"unit {i + 1} moves (layer {layer[i]})", color=f"C{i}", fontsize=11, loc="left"
+        )
+        draw_images(images, traverse(system, z, i, values), columns=columns)
+    return fig
+
+
+def clouds_over_steps(
+    states: Mapping[int, Tensor], posterior: Tensor, dims: Sequence[int], *, points: int = 2000
+) -> "Figure":
+    """Prior codes of layers of two dimensions along a chain, the top layer in the first row; in the
+    last column the ``posterior`` codes lie over them. ``states``: step -> (N, D) (ICCV 2023, figure
+    7)."""
+    last, columns = max(states), len(states)
+    fig, axes = figure(len(dims), columns, width=8.4, height=1.75 * len(dims) + 0.35)
+    cells = iter(axes)
+    for i in reversed(range(len(dims))):
+        here = slice(sum(dims[:i]), sum(dims[: i + 1]))
+        both = torch.cat([states[last][:, here], posterior[:, here]]).abs()
+        limit = 1.1 * both.quantile(0.995).item()
+        for k, z in sorted(states.items()):
+            ax = next(cells)
+            codes_cloud(ax, z[:points, here])
+            if k == last:
+                over = posterior[:points, here].cpu().T
+                ax.scatter(*over, s=3, alpha=0.5, color="tab:orange", linewidths=0)
+            ax.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[])
+            if i == len(dims) - 1:
+                ax.set_title(f"k = {k}" + (", codes" if k == last else ""), fontsize=11)
+            if k == min(states):
+                ax.set_ylabel(f"layer {i + 1}", fontsize=11)
+    return fig
+
+
+def matrix(
+    ax: "Axes", values: Tensor, rows: Sequence[str], columns: Sequence[str], *, top: float
+) -> None:
+    """Draw a matrix (rows, columns) of numbers from 0 to ``top``: shade and number in each cell."""
+    ax.imshow(values.numpy(), cmap="Blues", vmin=0, vmax=top, aspect="auto")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
+    ax.tick_params(length=0)
+    for i, row in enumerate(values.tolist()):
+        for j, value in enumerate(row):
+            colour = "white" if value > 0.6 * top else "0.2"
+            ax.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=8, color=colour)
 
 
 def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> "object":

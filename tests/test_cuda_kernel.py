@@ -33,7 +33,7 @@ def detached(prior):
 
 
 @pytest.mark.parametrize("act", CLOSED_FORM)
-@pytest.mark.parametrize("hidden", [(7,), (20, 10), (17, 8, 5), (8, 20, 8, 8)])
+@pytest.mark.parametrize("hidden", [(7,), (20, 10), (17, 8, 5), (8, 20, 8, 8), (70, 9, 80)])
 def test_with_given_noise_it_follows_the_reference(act, hidden):
     prior = prior_of((1, 2), hidden, act=act)
     start = torch.randn(19, 3, generator=rng(1))

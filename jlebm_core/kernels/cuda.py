@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 MAX_DIM, MAX_WIDTH, MAX_HIDDEN = 128, 256, 4
+WHOLE, CHUNK = 64, 32  # hidden units up to which all weights stay on chip; rows at a time beyond
 CODES = {"lrelu": 0, "lrelu0.01": 0, "relu": 0, "silu": 1, "gelu": 2}
 
 
@@ -56,30 +57,37 @@ def _bend(g, a, slope, ACT: tl.constexpr):
 
 
 @triton.jit
-def _square(w, layer, H: tl.constexpr):
-    """The weights (H, H) of a layer between hidden units, outputs x inputs."""
-    i = tl.arange(0, H)
-    return tl.load(w + layer * H * H + i[:, None] * H + i[None, :])
+def _times(h, w, layer, scratch, ROWS: tl.constexpr, H: tl.constexpr, CHUNK: tl.constexpr,
+           PRECISION: tl.constexpr):  # fmt: skip
+    """h (ROWS, H) times the matrix of a layer in w (layers, H, H).
 
-
-@triton.jit
-def _up(h, w, b, layer, H: tl.constexpr, PRECISION: tl.constexpr):
-    """a = W h + b of a layer between hidden units; the bias of layer l stands at row l + 1."""
-    bias = tl.load(b + (layer + 1) * H + tl.arange(0, H))
-    return tl.dot(h, tl.trans(_square(w, layer, H)), input_precision=PRECISION) + bias[None, :]
-
-
-@triton.jit
-def _down(g, w, layer, H: tl.constexpr, PRECISION: tl.constexpr):
-    """W^T g of a layer between hidden units."""
-    return tl.dot(g, _square(w, layer, H), input_precision=PRECISION)
+    Matrices wider than ``CHUNK`` come in chunks of their rows, since not all of them fit on chip;
+    h then goes through ``scratch``, a place of the block's own: registers cannot be sliced.
+    """
+    columns = tl.arange(0, H)
+    w += layer * H * H
+    if CHUNK == H:
+        square = tl.load(w + columns[:, None] * H + columns[None, :])
+        product = tl.dot(h, square, input_precision=PRECISION)
+    else:
+        rows = tl.arange(0, ROWS)[:, None] * H
+        tl.store(scratch + rows + columns[None, :], h)
+        tl.debug_barrier()
+        product = tl.zeros((ROWS, H), tl.float32)
+        for start in range(0, H, CHUNK):
+            inner = start + tl.arange(0, CHUNK)
+            part = tl.load(scratch + rows + inner[None, :])
+            strip = tl.load(w + inner[:, None] * H + columns[None, :])
+            product = tl.dot(part, strip, product, input_precision=PRECISION)
+        tl.debug_barrier()
+    return product
 
 
 @triton.jit
 def _chains(
-    z, eps, seed, first, middle, biases, top, batch, dim, steps, drift, spread, slope,
+    z, eps, seed, first, up, down, biases, top, scratch, batch, dim, steps, drift, spread, slope,
     D: tl.constexpr, H: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr, ACT: tl.constexpr,
-    GIVEN: tl.constexpr, PRECISION: tl.constexpr,
+    GIVEN: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, D)
@@ -88,28 +96,41 @@ def _chains(
     place = rows[:, None] * dim + columns[None, :]
     state = tl.load(z + place, inside, 0.0)
     w = tl.load(first + units[:, None] * D + columns[None, :])
-    b = tl.load(biases + units)
+    b1 = tl.load(biases + units)[None, :]
+    if N > 1:
+        b2 = tl.load(biases + H + units)[None, :]
+    if N > 2:
+        b3 = tl.load(biases + 2 * H + units)[None, :]
+    if N > 3:
+        b4 = tl.load(biases + 3 * H + units)[None, :]
     out = tl.load(top + units)
     key = tl.load(seed)
+    scratch += tl.program_id(0) * ROWS * H
     for k in range(steps):
-        a1 = tl.dot(state, tl.trans(w), input_precision=PRECISION) + b[None, :]
+        a1 = tl.dot(state, tl.trans(w), input_precision=PRECISION) + b1
         last = a1
         if N > 1:
-            a2 = _up(_act(a1, slope, ACT), middle, biases, 0, H, PRECISION)
+            h = _act(a1, slope, ACT)
+            a2 = _times(h, up, 0, scratch, ROWS, H, CHUNK, PRECISION) + b2
             last = a2
         if N > 2:
-            a3 = _up(_act(a2, slope, ACT), middle, biases, 1, H, PRECISION)
+            h = _act(a2, slope, ACT)
+            a3 = _times(h, up, 1, scratch, ROWS, H, CHUNK, PRECISION) + b3
             last = a3
         if N > 3:
-            a4 = _up(_act(a3, slope, ACT), middle, biases, 2, H, PRECISION)
+            h = _act(a3, slope, ACT)
+            a4 = _times(h, up, 2, scratch, ROWS, H, CHUNK, PRECISION) + b4
             last = a4
         g = _bend(out[None, :], last, slope, ACT)
         if N > 3:
-            g = _bend(_down(g, middle, 2, H, PRECISION), a3, slope, ACT)
+            g = _times(g, down, 2, scratch, ROWS, H, CHUNK, PRECISION)
+            g = _bend(g, a3, slope, ACT)
         if N > 2:
-            g = _bend(_down(g, middle, 1, H, PRECISION), a2, slope, ACT)
+            g = _times(g, down, 1, scratch, ROWS, H, CHUNK, PRECISION)
+            g = _bend(g, a2, slope, ACT)
         if N > 1:
-            g = _bend(_down(g, middle, 0, H, PRECISION), a1, slope, ACT)
+            g = _times(g, down, 0, scratch, ROWS, H, CHUNK, PRECISION)
+            g = _bend(g, a1, slope, ACT)
         grad = tl.dot(g, w, input_precision=PRECISION)
         if GIVEN:
             noise = tl.load(eps + k * batch * dim + place, inside, 0.0)
@@ -153,12 +174,15 @@ def run(
     (batch, dim), n = z.shape, len(hidden)
     d, h = _power(dim), _power(max(len(w) for w, _ in hidden))
     first = _padded(hidden[0][0], h, d)
-    middle = torch.stack([_padded(w, h, h) for w, _ in hidden[1:]] or [z.new_zeros(1, 1)])
+    down = torch.stack([_padded(w, h, h) for w, _ in hidden[1:]] or [z.new_zeros(1, 1)])
     biases = torch.stack([_padded(b, h) for _, b in hidden])
     seed = torch.randint(2**31 - 1, (1,), generator=rng, device=z.device, dtype=torch.int32)
     rows = 16 if batch <= 16 * 512 else 32  # small blocks fill a card with few chains
-    _chains[(triton.cdiv(batch, rows),)](
-        *(z, z if eps is None else eps, seed, first, middle, biases, _padded(out[0], h)),
-        *(batch, dim, steps, drift, spread, slope),
-        D=d, H=h, N=n, ROWS=rows, ACT=CODES[act], GIVEN=eps is not None, PRECISION=precision,
+    blocks, chunk = triton.cdiv(batch, rows), h if h <= WHOLE else CHUNK
+    scratch = z.new_empty(blocks * rows * h if chunk < h else 1)
+    _chains[(blocks,)](
+        *(z, z if eps is None else eps, seed, first, down.mT.contiguous(), down, biases),
+        *(_padded(out[0], h), scratch, batch, dim, steps, drift, spread, slope),
+        D=d, H=h, N=n, ROWS=rows, ACT=CODES[act], GIVEN=eps is not None, CHUNK=chunk,
+        PRECISION=precision, num_warps=4 if chunk == h else 8,
     )  # fmt: skip
