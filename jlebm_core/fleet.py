@@ -4,21 +4,38 @@ A step of one of these nets leaves most of a large GPU idle. Recorded (graphs.py
 launch, so that one Python thread keeps several streams busy.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
 
 import torch
 
 from .monitor import Diverged
 
+AHEAD = 2  # steps of a lane that may be queued on the GPU
 
-class Lane(NamedTuple):
-    """One running job and the stream on which all its work is queued."""
 
-    name: str
-    steps: Iterator[object]
-    stream: Callable[[], AbstractContextManager]
+class Lane:
+    """A named job whose steps are queued on a CUDA stream of their own; plain steps elsewhere."""
+
+    def __init__(self, name: str, steps: Iterator[object], device: torch.device):
+        self.name, self.steps = name, steps
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.queued: deque[torch.cuda.Event] = deque()
+
+    def ready(self) -> bool:
+        """Whether it may take another turn: a slow job must not hold up the host for the others."""
+        while self.queued and self.queued[0].query():
+            self.queued.popleft()
+        return len(self.queued) < AHEAD
+
+    def advance(self) -> None:
+        """Make or queue one step; StopIteration at the end of the job."""
+        if self.stream is None:
+            next(self.steps)
+            return
+        with torch.cuda.stream(self.stream):
+            next(self.steps)
+            self.queued.append(self.stream.record_event())
 
 
 def together(
@@ -30,19 +47,18 @@ def together(
 ) -> dict[str, Diverged]:
     """Advance up to ``lanes`` named iterators in turn, one step each, until all have ended.
 
-    On CUDA each one's steps run on a stream of its own. An iterator that diverges ends alone.
-    Returns the names of those, with their errors; ``on_end(name)`` is told of the others.
+    An iterator that diverges ends alone. Returns the names of those, with their errors;
+    ``on_end(name)`` is told of the others.
     """
     waiting, running, failed = iter(work), [], {}
     while True:
         while len(running) < lanes and (job := next(waiting, None)):
-            running.append(Lane(*job, _stream(device)))
+            running.append(Lane(*job, device))
         if not running:
             return failed
-        for lane in list(running):
+        for lane in [lane for lane in running if lane.ready()]:
             try:
-                with lane.stream():
-                    next(lane.steps)
+                lane.advance()
             except StopIteration:
                 running.remove(lane)
                 if on_end:
@@ -50,10 +66,3 @@ def together(
             except Diverged as error:
                 running.remove(lane)
                 failed[lane.name] = error
-
-
-def _stream(device: torch.device) -> Callable[[], AbstractContextManager]:
-    if device.type != "cuda":
-        return nullcontext
-    stream = torch.cuda.Stream(device)
-    return lambda: torch.cuda.stream(stream)

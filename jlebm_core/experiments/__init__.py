@@ -18,6 +18,7 @@ EXPERIMENTS: dict[str, str] = {
     "ood": "outliers:OOD",
     "langevin-steps": "ablations:LANGEVIN_STEPS",
     "prior-width": "ablations:PRIOR_WIDTH",
+    "prior-settings": "ablations:PRIOR_SETTINGS",
     "spectral-norm": "ablations:SPECTRAL_NORM",
 }
 

@@ -40,6 +40,24 @@ def seeds(
     return [Trial(f"{name}-s{i}", config, i, about, i in ship) for i in range(count)]
 
 
+# What could hold back the prior: its rate, its size, its penalty, the size of its steps, its time.
+STRONGER: dict[str, dict] = {
+    "rate": {"lr_prior": 3e-4},
+    "free": {"penalty": 0.001},
+    "wide": {"prior_hidden": (400, 400, 400)},
+    "fine": {"prior_steps": 120, "prior_step_size": 0.2},
+    "smooth": {"prior_act": "silu"},
+    "long": {"steps": 24_000},
+}
+
+
+def prior_setting_trials() -> list[Trial]:
+    """One change of the prior's settings at a time."""
+    return [
+        t for name, s in STRONGER.items() for t in seeds(name, settings(**s), 1, {"change": name})
+    ]
+
+
 def langevin_step_trials() -> list[Trial]:
     """Each K trained and measured; three seeds at the default."""
     found = []
@@ -143,6 +161,7 @@ def drawing(system: System) -> torch.Generator:
     return torch.Generator(report.device_of(system)).manual_seed(SEED)
 
 
+PRIOR_SETTINGS = Experiment("What else is set for f", prior_setting_trials, whole, measure)
 LANGEVIN_STEPS = Experiment("The number of Langevin steps", langevin_step_trials, whole, measure)
 PRIOR_WIDTH = Experiment("The width of f", prior_width_trials, whole, measure)
 SPECTRAL_NORM = Experiment("What spectral norm leaves of f", spectral_norm_trials, whole, measure)

@@ -55,7 +55,9 @@ def run(name: str, *, device: torch.device, progress: bool, lanes: int = 1) -> l
     return [f"{trial}: {error}" for trial, error in failed.items()]
 
 
-def trained(name: str, trial: Trial, device: torch.device, progress: bool, lanes: int = 1):
+def trained(
+    name: str, trial: Trial, device: torch.device, progress: bool, lanes: int = 1, **options
+):
     """The training of a trial, step by step; measured on the way if the experiment wants that:
     at the first logged step of each of its last epochs' ends. What is measured is kept at once, so
     that a run that was cut off goes on from there."""
@@ -88,6 +90,7 @@ def trained(name: str, trial: Trial, device: torch.device, progress: bool, lanes
         beside=lanes,
         about={"experiment": name, "trial": trial.name, **trial.about},
         on_log=on_log,
+        **options,
     )
     file = folder / "results.json"
     results.write(file, results.with_metrics(results.read(file), records))
