@@ -53,6 +53,12 @@ def test_f_is_normalised_or_penalised_or_neither():
     assert [t.name for t in ablations.spectral_norm_trials() if t.ship] == ["c1-s0"]
 
 
+def test_the_other_settings_are_changed_one_kind_at_a_time():
+    trials = ablations.prior_setting_trials()
+    assert {t.about["change"]: changed(t) for t in trials} == ablations.STRONGER
+    assert {t.seed for t in trials} == {0}
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """Every measurement on few images and chains."""
