@@ -70,7 +70,7 @@ def left(name):
 
 
 def test_an_unknown_experiment_is_named_with_those_there_are():
-    with pytest.raises(UsageError, match="unknown experiment 'nothing': choose one of .*langevin-steps"):
+    with pytest.raises(UsageError, match="unknown experiment 'nothing': .*langevin-steps"):
         experiment("nothing")
 
 
@@ -183,8 +183,8 @@ def test_the_last_epochs_are_measured_at_the_first_logged_step_after_each(define
 def test_what_is_dear_is_measured_at_the_last_epoch_alone(define):
     define(trials("a0", steps=100), images=MANY, measure=weight, last=2, at_end=figure)
     assert go() == []
-    found = results.read(left("a0"))["metrics"]
-    assert [(m["name"], m["step"]) for m in found] == [("weight", 50), ("weight", 100), ("size", 100)]
+    found = [(m["name"], m["step"]) for m in results.read(left("a0"))["metrics"]]
+    assert found == [("weight", 50), ("weight", 100), ("size", 100)]
 
 
 def test_what_was_measured_on_the_way_survives_a_cut(define, monkeypatch):

@@ -101,6 +101,16 @@ def test_fid_of_gaussian_clouds_is_the_closed_form(clouds):
     assert scores["fid"] == pytest.approx(3.25, rel=1e-9)
 
 
+def test_fid_alone_is_that_of_all_figures_and_no_other_is_taken(clouds, monkeypatch):
+    whole = fid.compare(*clouds, features="test-look-up")
+    for dear in ("kernel_distance", "precision_recall", "inception_score"):
+        monkeypatch.setattr(fid, dear, lambda *_, **__: pytest.fail("taken"))
+    scores = fid.compare(*clouds, features="test-look-up", alone=True)
+    assert scores == {k: whole[k] for k in scores} and "kid" not in scores
+    (record,) = fid.metric_records(scores, langevin_steps=9)
+    assert record == fid.metric_records(whole, langevin_steps=9)[0]
+
+
 def test_kid_on_whole_sets_is_the_unbiased_mmd(clouds):
     x = clouds[1][:300]
     scores = fid.compare(clouds[0], x, features="test-look-up", kid_subset_size=300)

@@ -1,5 +1,7 @@
 """Runs that take turns: in which order, how many at a time, and what becomes of one that fails."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -51,6 +53,18 @@ def test_no_more_runs_are_begun_than_there_are_lanes(lanes):
 
     fleet.together(work(), CPU, lanes=lanes)
     assert max(most) == min(lanes, 7) and not open_now
+
+
+def test_a_lane_waits_while_as_many_steps_as_it_may_queue_are_unfinished():
+    done = [SimpleNamespace(query=lambda: False) for _ in range(fleet.AHEAD)]
+    lane = fleet.Lane("a", iter([]), CPU)
+    assert lane.ready()
+    lane.queued.extend(done)
+    assert not lane.ready() and len(lane.queued) == fleet.AHEAD
+    done[1].query = lambda: True  # steps of one stream end in order: the second is not looked at
+    assert not lane.ready()
+    done[0].query = lambda: True
+    assert lane.ready() and not lane.queued
 
 
 def test_a_run_that_diverges_ends_alone():

@@ -137,6 +137,14 @@ def test_few_rungs_give_bounds_on_either_side():
     assert close(likelihood.log_mean_exp(below), 2.0)  # the weights themselves have no bias
 
 
+def test_slope_is_the_norm_of_the_gradient_of_f_alone():
+    z = torch.randn(5, 3, generator=seeded(0))
+    assert likelihood.slope(linear(3.0, 0.0, 4.0), z) == pytest.approx(torch.full((5,), 5.0))
+    halved = Tilt(3, lambda z: -0.25 * z.square().sum(1))
+    with torch.no_grad():
+        assert torch.allclose(likelihood.slope(halved, z), z.norm(dim=1) / 2)
+
+
 def test_annealing_has_the_log_z_of_a_quadratic_tilt():
     lam = torch.tensor([0.5, 3.0, 15.0])
     prior = Tilt(3, lambda z: -0.5 * z.square() @ lam)

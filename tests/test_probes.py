@@ -7,6 +7,7 @@ import torch
 
 from jlebm_core.errors import UsageError
 from jlebm_core.evaluate.probes import (
+    label_entropy,
     latent_classifier_accuracy,
     layer_label_change,
     told_apart,
@@ -56,6 +57,13 @@ def test_label_change_refuses_shapes_that_do_not_fit(change):
     new = {"people": new[:2], "flat": new[:, 0]}.get(change, new)
     with pytest.raises(UsageError, match="fit"):
         layer_label_change(decode_top, fixed, new, dims, classify)
+
+
+def test_label_entropy_of_known_shares():
+    assert label_entropy(torch.arange(10).repeat(3)) == pytest.approx(math.log(10))
+    assert label_entropy(torch.full((7,), 4)) == 0
+    shares = torch.tensor([2, 2, 5, 9])  # 1/2, 1/4, 1/4
+    assert label_entropy(shares) == pytest.approx(1.5 * math.log(2))
 
 
 def labelled_codes(seed, n):

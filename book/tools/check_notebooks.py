@@ -19,6 +19,7 @@ import importlib.util
 if importlib.util.find_spec("jlebm_core") is None:
     %pip install -q "jlebm-core @ git+https://github.com/jlebm/jlebm-book@main\""""
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+PAGES = ("intro", "reproducibility")  # notebooks that are no chapters
 SECTIONS = ("What you will learn", "What can go wrong", "Summary", "Exercises")
 CELL_METADATA = {"tags", "mystnb"}
 TAGS = {"remove-cell", "hide-input", "hide-output", "hide-cell", "remove-input", "remove-output"}
@@ -35,7 +36,7 @@ def problems(path: Path) -> list[str]:
         nbformat.validate(copy.deepcopy(book))  # it would mend repeated ids in place
     except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
         return [f"{path.name}: not a valid notebook: {str(error).splitlines()[0]}"]
-    found = [*_whole(path, book), *_headings(book, () if path.stem == "intro" else SECTIONS)]
+    found = [*_whole(path, book), *_headings(book, () if path.stem in PAGES else SECTIONS)]
     for number, cell in enumerate(book.cells, start=1):
         check = _code if cell.cell_type == "code" else _text
         for problem in (*_any_cell(cell, prefix(path)), *check(cell)):
@@ -50,8 +51,8 @@ def prefix(path: Path) -> str:
 
 def _whole(path: Path, book) -> list[str]:
     found = []
-    if not re.fullmatch(r"\d\d_[a-z0-9_]+|intro", path.stem):
-        found.append("the file name is neither NN_slug.ipynb nor intro.ipynb")
+    if not re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem) and path.stem not in PAGES:
+        found.append(f"the file name is neither NN_slug.ipynb nor one of {', '.join(PAGES)}")
     if (book.nbformat, book.nbformat_minor) != (4, 5):
         found.append("the format is not 4.5")
     if book.metadata != {"kernelspec": KERNEL}:
