@@ -92,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = commands.add_parser("experiment", help="run one of the paper's other experiments")
     p.add_argument("name", choices=EXPERIMENTS, metavar="NAME", help=f"{', '.join(EXPERIMENTS)}")
+    p.add_argument("--trials", nargs="+", metavar="TRIAL", help="default: all")
     p.add_argument("--show", action="store_true", help="print the figures of what there is")
     p.add_argument("--publish", action="store_true", help="copy figures and weights into data/")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -248,6 +249,7 @@ def run_experiment(args: argparse.Namespace) -> None:
     failed = []
     if not args.show and not args.publish:
         how = {"device": device_of(args), "progress": not args.quiet, "lanes": args.lanes}
+        how["only"] = args.trials
         failed = run.run(args.name, **how)
     if args.publish:
         print(f"published {', '.join(run.publish(args.name))}")

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+FEW = 2048  # chains: plain float32 is quicker up to here, beyond it tf32 in three parts
 MAX_DIM, MAX_WIDTH, MAX_HIDDEN = 128, 256, 4
 WHOLE, CHUNK = 64, 32  # hidden units up to which all weights stay on chip; rows at a time beyond
 CODES = {"lrelu": 0, "lrelu0.01": 0, "relu": 0, "silu": 1, "gelu": 2}
@@ -161,7 +162,7 @@ def run(
     spread: float = 0.0,
     eps: Tensor | None = None,
     rng: torch.Generator | None = None,
-    precision: str = "ieee",
+    precision: str | None = None,
 ) -> None:
     """Advance the chains ``z`` (B, D), float32, in place by ``steps`` steps.
 
@@ -184,5 +185,5 @@ def run(
         *(z, z if eps is None else eps, seed, first, down.mT.contiguous(), down, biases),
         *(_padded(out[0], h), scratch, batch, dim, steps, drift, spread, slope),
         D=d, H=h, N=n, ROWS=rows, ACT=CODES[act], GIVEN=eps is not None, CHUNK=chunk,
-        PRECISION=precision, num_warps=4 if chunk == h else 8,
+        PRECISION=precision or ("ieee" if batch <= FEW else "tf32x3"), num_warps=4 if chunk == h else 8,
     )  # fmt: skip
