@@ -239,6 +239,28 @@ def test_publish_ships_slim_results_and_chosen_weights(define, tmp_path):
         run.weights("toy", "bb1")
 
 
+def test_a_row_of_the_table_with_the_same_settings_and_seed_is_not_trained_again(
+    define, monkeypatch
+):
+    row = runs.folder_of(GLYPHS, 0, "cpu")
+    runs.train_run(GLYPHS, IMAGES, row, seed=0, budget="cpu", device=CPU, progress=False)
+    monkeypatch.setattr(runs, "training", interrupt)
+    define(trials("a0", "b1"))
+    with pytest.raises(KeyboardInterrupt):  # seed 1 is no row
+        go()
+    define(trials("a0"))
+    assert go() == []
+    found = results.read(left("a0"))
+    assert (found["trial"], found["kind"], found["steps"]) == ("a0", "a", 2)
+    assert [m["name"] for m in found["metrics"]] == ["size"]
+    tensors, _ = checkpoints.load(left("a0").with_name("model"))
+    expected, _ = checkpoints.load(row / "model")
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[k], expected[k]) for k in tensors)
+    define(trials("a0", steps=3))  # nor are other settings
+    assert not run.adopt("toy", trials("a0", steps=3)[0])
+
+
 def test_publish_derives_what_comes_with_the_weights_from_the_weights(define):
     def sizes(system, trial):
         counts = system.parameter_counts()

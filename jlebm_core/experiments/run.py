@@ -63,13 +63,33 @@ def run(
         )
     todo = [trials[t] for t in only or trials]
     todo = [t for t in todo if not (r := result_of(name, t)) or not r["metrics"]]
-    untrained = [t for t in todo if not result_of(name, t) or chosen.last > 1]
+    known = [t for t in todo if result_of(name, t) or adopt(name, t)] if chosen.last == 1 else []
+    untrained = [t for t in todo if t not in known]
     work = ((t.name, trained(name, t, device, progress, lanes)) for t in untrained)
     failed = fleet.together(work, device, lanes=lanes)
     for t in todo:
         if chosen.last == 1 and t.name not in failed:
             measure(name, t, device)
     return [f"{trial}: {error}" for trial, error in failed.items()]
+
+
+def adopt(name: str, trial: Trial) -> bool:
+    """Take a row of the table in place of training, if one has a trial's settings and seed: an own
+    run or a committed one. False if there is none."""
+    c, folder = trial.config, folder_of(name, trial)
+    row = results.run_name(c.system, c.data, trial.seed)
+    own = runs.folder_of(c, trial.seed, "cpu")
+    for stem, file in (
+        (own / "model", own / "results.json"),
+        (paths.shipped("checkpoints", row), results.shipped_path(row)),
+    ):
+        found = results.read(file) if file.is_file() and checkpoints.exists(stem) else None
+        if found and Config.from_json(found["config"]) == c:
+            checkpoints.save(folder / "model", *checkpoints.load(stem))
+            about = {"experiment": name, "trial": trial.name, **trial.about, "metrics": []}
+            results.write(folder / "results.json", {**found, **about})
+            return True
+    return False
 
 
 def trained(
