@@ -4,6 +4,7 @@ import functools
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ..configs import NETS
 from ..data import SHAPES, ImageSet
@@ -108,7 +109,7 @@ LATENT_CLASSIFIER = Experiment(
 
 DIGITS = (0, 1, 2)
 SOME = 5000  # training images that are encoded where the codes are Langevin chains
-CLOUD = 5000  # codes of either kind
+CLOUD, SHOWN = 5000, 2000  # codes of either kind, to compare and to show
 CHECKED = (0, 15, 30, 45, 60)  # Langevin steps at which the clouds are compared
 
 
@@ -200,6 +201,17 @@ def compare_clouds(system: System, trial: Trial) -> list[dict]:
     return records
 
 
+def codes_to_show(system: System, trial: Trial) -> dict[str, Tensor]:
+    """Draws from q(z | x) of the first ``SHOWN`` test images, for the picture of the clouds."""
+    rng = torch.Generator(device_of(system)).manual_seed(0)
+    codes = encode_all(system, digits("test").images[:SHOWN], noise=True, rng=rng)
+    return {"codes": codes.half().cpu()}
+
+
 CLOUDS = Experiment(
-    "Clouds of codes over Langevin steps", cloud_trials, lambda _: digits("train"), compare_clouds
+    "Clouds of codes over Langevin steps",
+    cloud_trials,
+    lambda _: digits("train"),
+    compare_clouds,
+    derived=codes_to_show,
 )
