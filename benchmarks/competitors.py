@@ -11,6 +11,7 @@ import published
 import torch
 
 from jlebm_core import systems, train
+from jlebm_core.langevin import closed_form_steps, langevin_mlp, recorded_steps
 from jlebm_core.nets import channels_last
 from jlebm_core.priors import EBMPrior
 
@@ -93,6 +94,15 @@ def chain_floor(case: dict) -> Callable[[], object]:
     return run
 
 
+def chain_library(case: dict) -> Callable[[], object]:
+    """Ours without a kernel of its own: the closed form by PyTorch, on CUDA as one graph."""
+    prior, on_cuda = prior_of(case), case["device"] == "cuda"
+    layers = [(w.detach(), b.detach()) for w, b in prior.net.layers()]
+    how = {"steps": case["steps"], "step_size": STEP_SIZE}
+    how["run"] = recorded_steps if on_cuda else closed_form_steps
+    return lambda: langevin_mlp(layers, prior.net.act, prior.base_sample(case["batch"]), **how)
+
+
 def _system(case: dict):
     size = {"batch": case["batch"], "prior_steps": case["steps"]}
     config = systems.preset(PRESETS[case["what"]], **size)
@@ -148,7 +158,7 @@ def images_published(case: dict) -> Callable[[], object]:
 
 def _mnist(case: dict):
     """Our MNIST nets on as many images as MNIST has."""
-    config = systems.configure("joint-ebm", "mnist", (1, 28, 28))
+    config = systems.configure(case.get("system", "joint-ebm"), "mnist", (1, 28, 28))
     images = torch.randint(256, (60_000, *config.image), dtype=torch.uint8)
     return systems.build(config).to(case["device"]), images
 
@@ -177,5 +187,7 @@ COMPETITORS: dict[str, dict[str, Callable]] = {
     "training-step": STEPS,
     "lebm-step": STEPS,
     "fid-images": {"ours": images_ours, "published": images_published},
+    "chain-forms": {"kernel": chain_ours, "library": chain_library},
+    "system-step": {"ours": mnist_ours},
     "mnist-training": {"ours": mnist_ours, "published": mnist_published},
 }

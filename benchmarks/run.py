@@ -31,6 +31,8 @@ MIN_SECONDS = 0.1  # one measurement repeats a call until it has taken this long
 
 def cases(quick: bool, devices: list[str]) -> list[dict]:
     """Everything that is measured; a case is timed for all its competitors."""
+    from jlebm_core.systems import SYSTEMS
+
     found = []
     for device in devices:
         threads = (1, 2) if device == "cpu" else (1,)
@@ -53,6 +55,11 @@ def cases(quick: bool, devices: list[str]) -> list[dict]:
         found += [lebm, *([{**lebm, "batch": 25}] if device == "cpu" else [])]
         images = {"what": "fid-images", "device": device, "threads": top}
         found += [{**images, "images": n} for n in (1000, 4000)]
+        forms = {**base, "what": "chain-forms", "threads": top}
+        found += [{**forms, "batch": b} for b in BATCHES]
+        found += [{**forms, "hidden": [200, 200], "dim": 10, "batch": b} for b in BATCHES]
+        each = {"what": "system-step", "device": device, "threads": top}
+        found += [{**each, "system": name} for name in SYSTEMS]
         found.append({"what": "mnist-training", "device": device, "threads": top})
     if quick:  # every kind once, small
         small = {"batch": 10, "steps": 2}
@@ -72,7 +79,7 @@ def worker(connection: Connection, threads: int) -> None:
     """Serve measurements of one competitor: (case) builds it, (count) times that many calls."""
     import torch
 
-    sys.path.insert(0, str(HERE))
+    sys.path[:0] = [str(HERE), str(HERE.parent)]
     import competitors
 
     torch.set_num_threads(threads)
@@ -116,7 +123,6 @@ class Competitor:
 
 def measure(kind: list[dict], quick: bool) -> list[dict]:
     """The records of cases of one kind (what, threads, device), for all competitors, in turn."""
-    sys.path.insert(0, str(HERE))
     from competitors import COMPETITORS
 
     what, threads = kind[0]["what"], kind[0]["threads"]
@@ -155,8 +161,10 @@ def measure(kind: list[dict], quick: bool) -> list[dict]:
 
 def precisions(what: str, who: str) -> list[dict]:
     """Ours is timed in both precisions where there are two."""
-    if what == "prior-chain":
+    if what in ("prior-chain", "chain-forms"):
         return [{}]
+    if what == "system-step":
+        return [{"precision": "bf16"}]
     if what == "fid-images" or who != "ours":
         return [{"precision": "float32"}]
     return [{"precision": "bf16"}, {"precision": "float32"}]
@@ -195,6 +203,7 @@ def main() -> int:
     parser.add_argument("--devices", nargs="+", choices=("cpu", "cuda"), help="default: all here")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     args = parser.parse_args()
+    sys.path[:0] = [str(HERE), str(HERE.parent)]
     import torch
 
     here = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -207,7 +216,7 @@ def main() -> int:
     records = [machine()]
     for _, kind in groupby(todo, key=lambda c: (c["what"], c["threads"], c["device"])):
         records += measure(list(kind), args.quick)
-    args.out.write_text("[\n" + ",\n".join(json.dumps(r) for r in records) + "\n]\n")
+        args.out.write_text("[\n" + ",\n".join(json.dumps(r) for r in records) + "\n]\n")
     print(f"{len(records) - 1} records in {args.out}")
     return 0
 

@@ -86,16 +86,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--dry-run", action="store_true", help="print what would run, and how long")
     p.add_argument("--show", action="store_true", help="print the table of what there is")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
-    lanes_option(p)
     device_option(p)
     p.set_defaults(run=run_table)
 
     p = commands.add_parser("experiment", help="run one of the paper's other experiments")
     p.add_argument("name", choices=EXPERIMENTS, metavar="NAME", help=f"{', '.join(EXPERIMENTS)}")
+    p.add_argument("--trials", nargs="+", metavar="TRIAL", help="default: all")
     p.add_argument("--show", action="store_true", help="print the figures of what there is")
     p.add_argument("--publish", action="store_true", help="copy figures and weights into data/")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
-    lanes_option(p)
     device_option(p)
     p.set_defaults(run=run_experiment)
 
@@ -121,10 +120,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", required=True, help="a data set with a classifier")
     p.set_defaults(run=run_features)
     return top
-
-
-def lanes_option(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--lanes", type=positive, default=1, help="trainings that take turns on a GPU")
 
 
 def device_option(p: argparse.ArgumentParser) -> None:
@@ -233,7 +228,6 @@ def run_table(args: argparse.Namespace) -> None:
     if not args.show and any(job.state != "done" for job in todo):
         splits = [data.load(args.data, split) for split in data.SPLITS]
         how = {"budget": args.budget, "device": device, "progress": not args.quiet}
-        how["lanes"] = args.lanes
         failed = table.run(todo, *splits, **how, **measure)
         todo = table.jobs(name, shape, args.budget, **which)
     found = [job.result for job in todo if job.result]
@@ -247,7 +241,7 @@ def run_experiment(args: argparse.Namespace) -> None:
 
     failed = []
     if not args.show and not args.publish:
-        how = {"device": device_of(args), "progress": not args.quiet, "lanes": args.lanes}
+        how = {"device": device_of(args), "progress": not args.quiet, "only": args.trials}
         failed = run.run(args.name, **how)
     if args.publish:
         print(f"published {', '.join(run.publish(args.name))}")

@@ -2,6 +2,9 @@
 
 A step of one of these nets leaves most of a large GPU idle. Recorded (graphs.py), it is a single
 launch, so that one Python thread keeps several streams busy.
+
+Several lanes are proved on CPUs only. On CUDA a first trial of fourteen came to a standstill; a
+likely cause is that graphs recorded one after another share the workspace of the matrix library.
 """
 
 from collections import deque

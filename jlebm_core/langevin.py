@@ -124,15 +124,10 @@ def langevin_mlp(
     layers = [(w.detach(), b.detach()) for w, b in layers]
     z = z.detach().clone(memory_format=torch.contiguous_format)
     kernel = _cuda_kernel() if run is None and z.is_cuda and z.dtype == torch.float32 else None
-    if kernel and kernel.fits(layers, act):
-        kernel.run(
-            *(layers, act, SLOPES.get(act, 0.0), z),
-            steps=steps,
-            drift=step_size**2 / 2,
-            spread=step_size,
-            rng=rng,
-        )
-        return z
+    options = {"steps": steps, "drift": step_size**2 / 2, "spread": step_size, "rng": rng}
+    if kernel and kernel.fits(layers, act, len(z)):
+        if kernel.run(layers, act, SLOPES.get(act, 0.0), z, **options):
+            return z
     run = run or _quickest(act, z)
     chunk = max(1, NOISE // max(1, z.numel()))
     for done in range(0, steps, chunk):

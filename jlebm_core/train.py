@@ -230,7 +230,7 @@ class Trainer:
                 if self.step % log_every == 0 or last:
                     means = {k: float(v) / count for k, v in sums.items()}
                     sums, count = {}, 0
-                    check(means, self.step)
+                    check(means, self.step, warming_up=self.step <= self.system.config.warmup)
                     log = self.fit_log if self.step > self.system.config.steps else self.log
                     for k, v in {"step": self.step, **means}.items():
                         log.setdefault(k, []).append(v)

@@ -152,8 +152,9 @@ def traversal_bars(system: System, z: Tensor, values: Tensor) -> "Figure":
     """As in the paper's slides: for each coordinate of z (D,) a row of images in which it takes
     ``values``, and above every image the whole code as bars, one colour a coordinate."""
     size, columns = len(z), len(values)
-    fig, axes = figure(2 * size, 1, width=8.0, height=(8.0 / columns + 0.75) * size)
-    axes[0].get_gridspec().set_height_ratios([0.6, 8.0 / columns] * size)
+    row = 8.6 / columns  # of images: higher than they are, so that they span the width of the bars
+    fig, axes = figure(2 * size, 1, width=8.0, height=(row + 0.8) * size)
+    axes[0].get_gridspec().set_height_ratios([0.5, row] * size)
     reach = 1.1 * max(values.abs().max().item(), z.abs().max().item())
     starts = [sum(system.config.dims[:i]) for i in range(len(system.config.dims))]
     layer = [max(i for i, start in enumerate(starts, 1) if start <= j) for j in range(size)]

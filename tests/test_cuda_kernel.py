@@ -10,6 +10,7 @@ import torch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # conftest.py chose the interpreter
 pytest.importorskip("triton")
+from triton.runtime.errors import OutOfResources  # noqa: E402
 
 from jlebm_core.kernels import cuda  # noqa: E402
 from jlebm_core.langevin import CLOSED_FORM, SLOPES, langevin  # noqa: E402
@@ -81,8 +82,31 @@ def test_its_own_noise_is_new_for_each_step_chain_and_dimension():
 
 def test_what_it_takes():
     layers = detached(prior_of((2,), (5,)))
-    assert cuda.fits(layers, "relu")
-    assert not cuda.fits(layers, "tanh")
-    assert not cuda.fits(detached(prior_of((2,), (300,))), "relu")
-    assert not cuda.fits(detached(prior_of((200,), (5,))), "relu")
-    assert not cuda.fits(detached(prior_of((2,), (5,) * 5)), "relu")
+    assert cuda.fits(layers, "relu", 9)
+    assert not cuda.fits(layers, "tanh", 9)
+    assert not cuda.fits(detached(prior_of((2,), (300,))), "relu", 9)
+    assert not cuda.fits(detached(prior_of((200,), (5,))), "relu", 9)
+    assert not cuda.fits(detached(prior_of((2,), (5,) * 5)), "relu", 9)
+
+
+def test_many_chains_of_a_wide_f_are_left_to_the_libraries():
+    wide, narrow = detached(prior_of((2,), (65,))), detached(prior_of((2,), (64,)))
+    assert cuda.fits(wide, "relu", cuda.FEW) and not cuda.fits(wide, "relu", cuda.FEW + 1)
+    assert cuda.fits(narrow, "relu", cuda.FEW + 1)
+
+
+def test_a_gpu_without_room_is_asked_once(monkeypatch):
+    class Launch:
+        def __getitem__(self, grid):
+            return self
+
+        def __call__(self, *args, **options):
+            raise OutOfResources(2, 1, "shared memory")
+
+    monkeypatch.setattr(cuda, "_chains", Launch())
+    monkeypatch.setattr(cuda, "TOO_LARGE", set())
+    layers, z = detached(prior_of((2,), (5, 6))), torch.ones(3, 2)
+    assert cuda.fits(layers, "relu", 3)
+    assert not cuda.run(layers, "relu", 0.0, z, steps=1, drift=0.1, spread=0.1, rng=rng(0))
+    assert z.equal(torch.ones(3, 2)) and not cuda.fits(layers, "relu", 3)
+    assert cuda.fits(detached(prior_of((2,), (5,))), "relu", 3)  # another f may fit

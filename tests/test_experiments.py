@@ -41,8 +41,8 @@ def define(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "runs_dir", lambda: tmp_path / "runs")
     monkeypatch.setattr(paths, "shipped", lambda *parts: (tmp_path / "data").joinpath(*parts))
 
-    def defined(found, *, images=IMAGES, measure=figure, last=1, at_end=None):
-        toy = Experiment("a toy", lambda: found, lambda _: images, measure, last, at_end)
+    def defined(found, *, images=IMAGES, measure=figure, last=1, at_end=None, derived=None):
+        toy = Experiment("a toy", lambda: found, lambda _: images, measure, last, at_end, derived)
         monkeypatch.setitem(EXPERIMENTS, "toy", "toy:TOY")
         monkeypatch.setitem(sys.modules, "jlebm_core.experiments.toy", SimpleNamespace(TOY=toy))
 
@@ -239,6 +239,23 @@ def test_publish_ships_slim_results_and_chosen_weights(define, tmp_path):
         run.weights("toy", "bb1")
 
 
+def test_publish_derives_what_comes_with_the_weights_from_the_weights(define):
+    def sizes(system, trial):
+        counts = system.parameter_counts()
+        return {trial.name: torch.tensor([counts[k] for k in sorted(counts)])}
+
+    chosen, kept = trials("a0", "b1")
+    define([chosen._replace(ship=True), kept], derived=sizes)
+    go()
+    run.publish("toy")
+    counts = systems.build(GLYPHS).parameter_counts()
+    assert run.derived("toy", "a0")["a0"].tolist() == [counts[k] for k in sorted(counts)]
+    with pytest.raises(UsageError, match="no checkpoint"):
+        run.derived("toy", "b1")
+    forget("a0")  # what is shipped suffices
+    assert run.publish("toy") == ["a0", "b1"]
+
+
 def test_what_is_published_need_not_be_run_again(define):
     define(trials("a0"))
     go()
@@ -248,13 +265,16 @@ def test_what_is_published_need_not_be_run_again(define):
     assert run.publish("toy") == ["a0"] and len(run.published("toy")) == 1
 
 
-def test_publish_refuses_what_is_not_measured_or_not_in_a_clone(define, monkeypatch):
+def test_publish_takes_what_is_measured_and_refuses_nothing_or_no_clone(define, monkeypatch):
     define(trials("a0", "a1"))
-    go()
-    left("a1").unlink()
-    with pytest.raises(UsageError, match="a1 of toy has not been measured: run it first"):
+    with pytest.raises(UsageError, match="nothing of toy has been measured: run it first"):
         run.publish("toy")
     assert not run.published_path("toy").exists() and run.published("toy") == []
+    run.run("toy", device=CPU, progress=False, only=["a1"])
+    assert left("a1").exists() and not left("a0").exists()
+    assert run.publish("toy") == ["a1"] and [r["trial"] for r in run.published("toy")] == ["a1"]
+    with pytest.raises(UsageError, match="toy has no trial a2: it has a0, a1"):
+        run.run("toy", device=CPU, progress=False, only=["a1", "a2"])
     monkeypatch.setattr(paths, "CLONE", None)
     with pytest.raises(UsageError, match="clone"):
         run.publish("toy")
@@ -297,8 +317,8 @@ def test_the_command_runs_shows_and_publishes(define, capsys):
     command = ["experiment", "toy", "--device", "cpu", "--quiet"]
     assert main([*command, "--show"]) == 0  # nothing yet
     assert capsys.readouterr().out.count("\n") == 2
-    assert main([*command, "--publish"]) == 2 and "has not been measured" in capsys.readouterr().err
-    assert main([*command, "--lanes", "2"]) == 0
+    assert main([*command, "--publish"]) == 2 and "has been measured" in capsys.readouterr().err
+    assert main(command) == 0
     shown = capsys.readouterr().out
     assert shown.endswith(f"{run.text('toy')}\n") and "| vae | size | of name, kind b |" in shown
     assert main([*command, "--publish"]) == 0
@@ -313,7 +333,7 @@ def test_the_command_says_what_diverged(define, capsys):
     assert "bad: training diverged at step 2" in shown.err and "kind a" in shown.out
 
 
-@pytest.mark.parametrize("arguments", [["nothing"], ["toy", "--lanes", "0"], []])
+@pytest.mark.parametrize("arguments", [["nothing"], ["toy", "--trials"], []])
 def test_wrong_use_is_refused(define, arguments, capsys):
     define(trials("a0"))
     with pytest.raises(SystemExit) as stopped:

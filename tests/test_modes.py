@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from jlebm_core import checkpoints, modes, paths, results, systems
+from jlebm_core.configs import BUDGETS
 from jlebm_core.errors import UsageError
 from jlebm_core.evaluate import fid, report
 from jlebm_core.evaluate.classifier import load_classifier, stem
@@ -28,6 +29,24 @@ def test_smoke_trains_on_glyphs_without_any_data(monkeypatch):
     z, labels = modes.test_codes(trained)
     assert z.shape == (30, sum(trained.system.config.dims)) and len(labels) == 30
     assert len(modes.real_images("mnist", limit=5)) == 5
+
+
+def test_smoke_trains_the_nets_of_a_trial_on_glyphs_of_its_shape(monkeypatch):
+    monkeypatch.setenv("JLEBM_MODE", "smoke")
+    monkeypatch.setattr(modes, "SMOKE_IMAGES", 30)
+    trained = modes.obtain_trial("clouds", "joint-ebm")
+    (trial,) = modes.experiments.experiment("clouds").trials()
+    assert trained.system.config.levels == trial.config.levels
+    assert trained.results["steps"] == BUDGETS["smoke"]["steps"] < trial.config.steps
+    assert "glyphs" in trained.story and "far too few" in trained.story
+
+
+def test_glyphs_in_another_shape_are_the_same_digits():
+    grey, colour = modes.glyphs_like((1, 28, 28)), modes.glyphs_like((3, 28, 28))
+    assert grey.shape == (1, 28, 28) and colour.shape == (3, 28, 28)
+    assert torch.equal(grey.labels, colour.labels)
+    mean = colour.images.double().mean(1, keepdim=True)
+    assert (grey.images.double() - mean).abs().max() <= 0.5
 
 
 def test_load_says_when_real_images_are_missing(monkeypatch, tmp_path, capsys):

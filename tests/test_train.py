@@ -97,6 +97,14 @@ def test_a_diverging_run_is_stopped_and_named():
     monitor.check({"nll": 1e9, "f_gap": 49.0}, 7)
 
 
+def test_codes_may_be_far_out_while_the_kl_warms_up_and_not_after(monkeypatch):
+    monkeypatch.setitem(monitor.LIMITS, "z_pos_max", 1e-3)
+    t = trainer(warmup=3)
+    with pytest.raises(monitor.Diverged, match="at step 4: z_pos_max"):
+        t.run(12, log_every=1)
+    assert t.log["step"] == [1, 2, 3] and min(t.log["z_pos_max"]) > 1e-3
+
+
 def test_wrong_images_and_foreign_checkpoints_are_refused(tmp_path):
     config = systems.configure("vlae", "digits", IMAGE)
     with pytest.raises(UsageError, match="takes images"):

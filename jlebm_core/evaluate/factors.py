@@ -31,14 +31,17 @@ Factors = dict[str, Tensor]
 def discrete(factors: Factors, like: Factors) -> Factors:
     """Factors (N,) as whole numbers from 0 on: those that are, as they are; floats by the quantiles
     of the same factor in ``like``."""
-    found = {}
-    for name, v in factors.items():
-        if v.is_floating_point():
-            at = torch.arange(1, VALUES, dtype=torch.float64) / VALUES
-            edges = like[name].double().quantile(at.to(v.device))
-            v = torch.bucketize(v.double(), edges, right=True)
-        found[name] = v
-    return found
+    return {
+        name: _cut(v, like[name], VALUES) if v.is_floating_point() else v
+        for name, v in factors.items()
+    }
+
+
+def _cut(x: Tensor, like: Tensor, count: int) -> Tensor:
+    """The quantile of ``like``, 0 to ``count`` - 1, in which each number (N,) falls: equal numbers
+    fall in the same."""
+    at = torch.arange(1, count, dtype=torch.float64, device=like.device) / count
+    return torch.bucketize(x.double(), like.double().quantile(at), right=True)
 
 
 def entropy(v: Tensor) -> float:
@@ -115,12 +118,11 @@ def unit_information(z: Tensor, factors: Factors) -> Tensor:
     From the shares of the joint table, which for N codes lie above the truth by about
     (BINS - 1)(values - 1) / 2N. Shapes: z (N, D), factors (N,) -> (D, factors).
     """
-    ranks = z.argsort(0).argsort(0)
-    bins = ranks * BINS // len(z)
+    bins = [_cut(unit, unit, BINS) for unit in z.unbind(1)]
     rows = []
     for v in factors.values():
         values = int(v.max()) + 1
-        tables = [(unit * values + v).bincount(minlength=BINS * values) for unit in bins.unbind(1)]
+        tables = [(unit * values + v).bincount(minlength=BINS * values) for unit in bins]
         p = torch.stack(tables).view(-1, BINS, values).double() / len(z)
         outer = p.sum(2, keepdim=True) * p.sum(1, keepdim=True)
         rows.append((torch.xlogy(p, p) - torch.xlogy(p, outer)).sum((1, 2)))

@@ -137,6 +137,27 @@ def scores(
     return {name: torch.cat(values) for name, values in found.items()}
 
 
+def calibrated(found: dict[str, Tensor], normal: dict[str, Tensor]) -> Tensor:
+    """Reconstruction and prior in standard deviations of normal images, added. Shape: (N,).
+
+    ``found`` and ``normal`` are ``scores`` of the images in question and of normal ones, best of
+    the training set. In nats, the term that varies more decides alone.
+    """
+    return sum(
+        (found[part] - normal[part].mean()) / normal[part].std()
+        for part in ("reconstruction", "prior")
+    )
+
+
+def nearest(z: Tensor, codes: Tensor, *, k: int = 5, block: int = BLOCK) -> Tensor:
+    """Distance of each code to the ``k``-th nearest of ``codes``, (N, D), (M, D) -> (N,).
+
+    Among codes of training images it is an outlier score that knows where codes lie, as the prior
+    should, and asks no prior.
+    """
+    return torch.cat([torch.cdist(part, codes).kthvalue(k, 1).values for part in z.split(block)])
+
+
 def auroc(score: Tensor, outlier: Tensor) -> float:
     """Area under the ROC curve: the chance that an outlier scores above a normal image, ties
     counted by half. Shapes: score (N,), outlier (N,) of bool."""

@@ -1,6 +1,7 @@
 """Running an experiment: train what is missing, measure it, publish it."""
 
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -42,10 +43,26 @@ def result_of(name: str, trial: Trial) -> dict | None:
     return None
 
 
-def run(name: str, *, device: torch.device, progress: bool, lanes: int = 1) -> list[str]:
-    """Train the trials that are missing and measure them; sentences on what diverged."""
+def run(
+    name: str,
+    *,
+    device: torch.device,
+    progress: bool,
+    lanes: int = 1,
+    only: Iterable[str] | None = None,
+) -> list[str]:
+    """Train the trials that are missing and measure them; sentences on what diverged.
+
+    ``only`` names the trials, unless all are meant. Raises UsageError for an unknown one.
+    """
     chosen = experiment(name)
-    todo = [t for t in chosen.trials() if not (r := result_of(name, t)) or not r["metrics"]]
+    trials = {t.name: t for t in chosen.trials()}
+    if unknown := set(only or ()) - set(trials):
+        raise UsageError(
+            f"{name} has no trial {', '.join(sorted(unknown))}: it has {', '.join(trials)}."
+        )
+    todo = [trials[t] for t in only or trials]
+    todo = [t for t in todo if not (r := result_of(name, t)) or not r["metrics"]]
     untrained = [t for t in todo if not result_of(name, t) or chosen.last > 1]
     work = ((t.name, trained(name, t, device, progress, lanes)) for t in untrained)
     failed = fleet.together(work, device, lanes=lanes)
@@ -72,7 +89,8 @@ def trained(
 
     def on_log(trainer: train.Trainer) -> None:
         if ends and trainer.step >= ends[-1]:
-            ends.pop()
+            while ends and trainer.step >= ends[-1]:  # epochs shorter than the log's
+                ends.pop()
             system = trainer.model().eval()
             found = chosen.measure(system, trial)
             if chosen.at_end and not ends:
@@ -108,22 +126,28 @@ def measure(name: str, trial: Trial, device: torch.device) -> list[dict]:
 
 def publish(name: str) -> list[str]:
     """Write what the trials gave to data/results/experiments, and the weights that are to be
-    shipped to data/checkpoints/experiments. Returns the names of the trials.
+    shipped, with what is derived from them, to data/checkpoints/experiments. Returns the names of
+    the trials; those that have not been measured are left out.
 
-    Raises UsageError outside a clone, or if a trial has not been measured.
+    Raises UsageError outside a clone, or if no trial has been measured.
     """
     if paths.CLONE is None:
         raise UsageError("publish writes into data/ of a clone of the project: run it there.")
-    found = []
-    for trial in experiment(name).trials():
+    found, chosen = [], experiment(name)
+    for trial in chosen.trials():
         result = result_of(name, trial)
         if not result or not result["metrics"]:
-            raise UsageError(f"{trial.name} of {name} has not been measured: run it first.")
+            continue
         found.append({k: v for k, v in result.items() if k not in SLIM})
         stem = folder_of(name, trial) / "model"
         if trial.ship and checkpoints.exists(stem):
             tensors, meta = checkpoints.load(stem)
             checkpoints.save(weights_stem(name, trial.name), tensors, meta)
+        if trial.ship and chosen.derived:
+            tensors = chosen.derived(weights(name, trial.name), trial)
+            checkpoints.save(derived_stem(name, trial.name), tensors, {"of": trial.name})
+    if not found:
+        raise UsageError(f"nothing of {name} has been measured: run it first.")
     results.write(published_path(name), found)
     return [r["trial"] for r in found]
 
@@ -133,9 +157,19 @@ def weights_stem(name: str, trial: str) -> Path:
     return paths.shipped("checkpoints", f"experiments/{name}-{trial}")
 
 
+def derived_stem(name: str, trial: str) -> Path:
+    """Where the tensors lie that were derived from the shipped weights of a trial."""
+    return paths.shipped("checkpoints", f"experiments/{name}-{trial}-derived")
+
+
 def weights(name: str, trial: str) -> systems.System:
     """The shipped system of a trial."""
     return systems.load(weights_stem(name, trial))
+
+
+def derived(name: str, trial: str) -> dict[str, torch.Tensor]:
+    """What was derived from the shipped system of a trial (see ``Experiment``)."""
+    return checkpoints.load(derived_stem(name, trial))[0]
 
 
 def text(name: str) -> str:

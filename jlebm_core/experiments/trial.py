@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from .. import data
 from ..configs import Config
@@ -27,7 +28,8 @@ class Experiment(NamedTuple):
 
     They are measured at their end, or at the end of each of their ``last`` epochs; then every
     record says at which step, and ``at_end`` adds at the last step what would cost too much ten
-    times over.
+    times over. ``derived(system, trial)`` are small tensors that are shipped beside the weights of
+    a trial, so that a page can show what needs a data set without having it.
     """
 
     title: str
@@ -36,6 +38,7 @@ class Experiment(NamedTuple):
     measure: Callable[[System, Trial], list[dict]]
     last: int = 1
     at_end: Callable[[System, Trial], list[dict]] | None = None
+    derived: Callable[[System, Trial], dict[str, Tensor]] | None = None
 
 
 @functools.cache

@@ -11,22 +11,31 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.runtime.errors import OutOfResources
 
+FEW = 2048  # chains up to which float32 products are quickest; beyond, tf32 in three parts
 MAX_DIM, MAX_WIDTH, MAX_HIDDEN = 128, 256, 4
 WHOLE, CHUNK = 64, 32  # hidden units up to which all weights stay on chip; rows at a time beyond
+TOO_LARGE: set[tuple] = set()  # what this GPU has turned out to have no room for
 CODES = {"lrelu": 0, "lrelu0.01": 0, "relu": 0, "silu": 1, "gelu": 2}
 
 
-def fits(layers: Sequence[tuple[Tensor, Tensor]], act: str) -> bool:
-    """Whether the kernel takes this f: its activation, its widths, its number of layers."""
+def fits(layers: Sequence[tuple[Tensor, Tensor]], act: str, chains: int) -> bool:
+    """Whether the kernel takes this f: its activation, its widths, its number of layers. Many
+    chains of a wide f are left to the libraries, which are quicker at large matrix products."""
     hidden = layers[:-1]
     widths = [len(w) for w, _ in hidden]
     return (
         act in CODES
         and len(hidden) <= MAX_HIDDEN
-        and max(widths) <= MAX_WIDTH
+        and max(widths) <= (MAX_WIDTH if chains <= FEW else WHOLE)
         and hidden[0][0].shape[1] <= MAX_DIM
+        and _size(hidden, chains) not in TOO_LARGE
     )
+
+
+def _size(hidden: Sequence[tuple[Tensor, Tensor]], chains: int) -> tuple:
+    return (*(w.shape for w, _ in hidden), chains > FEW)
 
 
 @triton.jit
@@ -161,9 +170,11 @@ def run(
     spread: float = 0.0,
     eps: Tensor | None = None,
     rng: torch.Generator | None = None,
-    precision: str = "ieee",
-) -> None:
+    precision: str | None = None,
+) -> bool:
     """Advance the chains ``z`` (B, D), float32, in place by ``steps`` steps.
+
+    False if the GPU has too little shared memory for this f; ``z`` is then as it was.
 
     The noise is ``eps`` (K, B, D), already scaled, or drawn in the kernel from Philox, times
     ``spread``, under a key from ``rng``: another stream than PyTorch's. ``layers`` as in
@@ -178,11 +189,17 @@ def run(
     biases = torch.stack([_padded(b, h) for _, b in hidden])
     seed = torch.randint(2**31 - 1, (1,), generator=rng, device=z.device, dtype=torch.int32)
     rows = 16 if batch <= 16 * 512 else 32  # small blocks fill a card with few chains
+    precision = precision or ("ieee" if batch <= FEW else "tf32x3")
     blocks, chunk = triton.cdiv(batch, rows), h if h <= WHOLE else CHUNK
     scratch = z.new_empty(blocks * rows * h if chunk < h else 1)
-    _chains[(blocks,)](
-        *(z, z if eps is None else eps, seed, first, down.mT.contiguous(), down, biases),
-        *(_padded(out[0], h), scratch, batch, dim, steps, drift, spread, slope),
-        D=d, H=h, N=n, ROWS=rows, ACT=CODES[act], GIVEN=eps is not None, CHUNK=chunk,
-        PRECISION=precision, num_warps=4 if chunk == h else 8,
-    )  # fmt: skip
+    try:
+        _chains[(blocks,)](
+            *(z, z if eps is None else eps, seed, first, down.mT.contiguous(), down, biases),
+            *(_padded(out[0], h), scratch, batch, dim, steps, drift, spread, slope),
+            D=d, H=h, N=n, ROWS=rows, ACT=CODES[act], GIVEN=eps is not None, CHUNK=chunk,
+            PRECISION=precision, num_warps=4 if chunk == h else 8,
+        )  # fmt: skip
+    except OutOfResources:
+        TOO_LARGE.add(_size(hidden, batch))
+        return False
+    return True
