@@ -164,7 +164,7 @@ def kl_from_base(prior: StandardNormal, z: Tensor, log_z: Estimate) -> Estimate:
 
 
 def slope(prior: StandardNormal, z: Tensor) -> Tensor:
-    """|grad f(z)|, without p_0. Shapes: (n, D) -> (n,). KL(p || p_0) <= E_p[slope^2] / 2."""
+    """The norm of grad f(z), without p_0: KL(p || p_0) <= E_p[slope^2] / 2. (n, D) -> (n,)."""
     z = z.detach().requires_grad_(True)
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(prior.f(z).sum(), z)
