@@ -253,11 +253,9 @@ def test_what_lies_outside_the_glyphs_differs_in_one_way(monkeypatch):
     assert second.abs().max() <= 2  # of three rounded numbers
 
 
-@pytest.mark.parametrize("name", ["anomaly", "ood"])
-def test_trials_have_names_of_their_own_and_weights_for_the_chapter(name):
-    trials = experiment(name).trials()
-    assert len({t.name for t in trials}) == len(trials)
-    assert sum(t.ship for t in trials) == 1
+def test_what_the_chapter_shows_is_kept():
+    trials = [t for name in ("anomaly", "ood") for t in experiment(name).trials()]
+    assert sorted(t.name for t in trials if t.derive) == sorted(experiments.SHOWN)
 
 
 def test_records_carry_score_and_protocol_and_leave_out_what_ranks_nothing():
