@@ -261,21 +261,24 @@ def test_a_row_of_the_table_with_the_same_settings_and_seed_is_not_trained_again
     assert not run.adopt("toy", trials("a0", steps=3)[0])
 
 
-def test_publish_derives_what_comes_with_the_weights_from_the_weights(define):
+def test_publish_keeps_what_is_derived_from_the_weights(define):
     def sizes(system, trial):
         counts = system.parameter_counts()
         return {trial.name: torch.tensor([counts[k] for k in sorted(counts)])}
 
     chosen, kept = trials("a0", "b1")
-    define([chosen._replace(ship=True), kept], derived=sizes)
+    define([chosen._replace(derive=True), kept], derived=sizes)
     go()
     run.publish("toy")
     counts = systems.build(GLYPHS).parameter_counts()
     assert run.derived("toy", "a0")["a0"].tolist() == [counts[k] for k in sorted(counts)]
     with pytest.raises(UsageError, match="no checkpoint"):
         run.derived("toy", "b1")
-    forget("a0")  # what is shipped suffices
-    assert run.publish("toy") == ["a0", "b1"]
+    forget("a0")  # then what is there stays
+    run.publish("toy")
+    assert run.derived("toy", "a0")["a0"].tolist() == [counts[k] for k in sorted(counts)]
+    with pytest.raises(UsageError, match="no checkpoint"):  # no weights were asked for
+        run.weights("toy", "a0")
 
 
 def test_what_is_published_need_not_be_run_again(define):

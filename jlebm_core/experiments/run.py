@@ -146,8 +146,8 @@ def measure(name: str, trial: Trial, device: torch.device) -> list[dict]:
 
 def publish(name: str) -> list[str]:
     """Write what the trials gave to data/results/experiments, and the weights that are to be
-    shipped, with what is derived from them, to data/checkpoints/experiments. Returns the names of
-    the trials; those that have not been measured are left out.
+    shipped, or what is to be derived from them, to data/checkpoints/experiments. Returns the names
+    of the trials; those that have not been measured are left out.
 
     Raises UsageError outside a clone, or if no trial has been measured.
     """
@@ -163,8 +163,8 @@ def publish(name: str) -> list[str]:
         if trial.ship and checkpoints.exists(stem):
             tensors, meta = checkpoints.load(stem)
             checkpoints.save(weights_stem(name, trial.name), tensors, meta)
-        if trial.ship and chosen.derived:
-            tensors = chosen.derived(weights(name, trial.name), trial)
+        if trial.derive and checkpoints.exists(stem):
+            tensors = chosen.derived(systems.load(stem), trial)
             checkpoints.save(derived_stem(name, trial.name), tensors, {"of": trial.name})
     if not found:
         raise UsageError(f"nothing of {name} has been measured: run it first.")
@@ -178,7 +178,7 @@ def weights_stem(name: str, trial: str) -> Path:
 
 
 def derived_stem(name: str, trial: str) -> Path:
-    """Where the tensors lie that were derived from the shipped weights of a trial."""
+    """Where the tensors lie that were derived from the weights of a trial."""
     return paths.shipped("checkpoints", f"experiments/{name}-{trial}-derived")
 
 
@@ -188,7 +188,7 @@ def weights(name: str, trial: str) -> systems.System:
 
 
 def derived(name: str, trial: str) -> dict[str, torch.Tensor]:
-    """What was derived from the shipped system of a trial (see ``Experiment``)."""
+    """What was derived from the system of a trial (see ``Experiment``); UsageError for nothing."""
     return checkpoints.load(derived_stem(name, trial))[0]
 
 
