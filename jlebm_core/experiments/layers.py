@@ -30,11 +30,23 @@ class Variant(NamedTuple):
     seeds: tuple[int, ...] = SEEDS
 
 
-# The same change of ``NETS`` for both systems. In "thin" the lower layers meet little network,
-# linear maps and one or two convolutions, so that what needs more is left to the top, and a smaller
-# sigma makes the codes finer. "deep" goes on in that direction: a deeper top, a smaller sigma yet,
-# a longer warm-up and training. "table" are the nets of the table, "vlae" those of VLAE.
+# The same change of ``NETS`` for both systems. The lower layers meet little network in "plain" and
+# "thin", so that what needs more is left to the top, and a smaller sigma makes the codes finer:
+# "plain" has fully connected layers alone, for a CPU, "thin" convolutions. "deep" goes on in that
+# direction: a deeper top, a smaller sigma, a longer warm-up and training. "table" are the nets of
+# the table, "vlae" those of VLAE.
 VARIANTS: dict[str, Variant] = {
+    "plain": Variant(
+        {
+            "levels": ("map 1 28 tanh", "fc 256", "fc 256, fc 256, fc 256"),
+            "trunk": ("fc 256", "fc 256"),
+            "ladders": ("", "", "fc 256, fc 256"),
+            "sigma": 0.1,
+            "prior_hidden": (100, 100),
+            "steps": 6000,
+        },
+        sets=("mnist", "fashion-mnist"),
+    ),
     "thin": Variant(
         {
             "levels": ("conv 32, up C tanh", "up 32", "fc 512, fc 512, fc 512, map 64 7"),
@@ -123,9 +135,9 @@ def two_layers(nets: dict) -> dict:
     }
 
 
-def of_digits(system: str, dims: tuple[int, int]):
+def of_digits(system: str, dims: tuple[int, int], **settings):
     """The configuration of ``system`` with two layers on MNIST."""
-    return of_grey(system, "mnist", dims=dims, **two_layers(NETS[28]))
+    return of_grey(system, "mnist", dims=dims, **two_layers(NETS[28]), **settings)
 
 
 @functools.cache
@@ -135,10 +147,10 @@ def digits(part: str) -> ImageSet:
 
 
 def traversal_trials() -> list[Trial]:
-    """Two units: one a layer, or both in the one layer of LEBM."""
+    """Two units: one a layer, or both in the one layer of LEBM, with as many minutes for each."""
     return [
         Trial("joint-ebm", of_digits("joint-ebm", (1, 1)), 0, {}, ship=True),
-        Trial("lebm", of_digits("lebm", (1, 1)), 0, {}, ship=True),
+        Trial("lebm", of_digits("lebm", (1, 1), steps=1200), 0, {}, ship=True),
     ]
 
 
