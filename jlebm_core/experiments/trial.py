@@ -29,7 +29,8 @@ class Experiment(NamedTuple):
     They are measured at their end, or at the end of each of their ``last`` epochs; then every
     record says at which step, and ``at_end`` adds at the last step what would cost too much ten
     times over. ``derived(system, trial)`` are small tensors that are shipped beside the weights of
-    a trial, so that a page can show what needs a data set without having it.
+    a trial, so that a page can show what needs a data set without having it. ``start(trial)`` is
+    the system that a training begins with, unless that has fresh weights.
     """
 
     title: str
@@ -39,6 +40,7 @@ class Experiment(NamedTuple):
     last: int = 1
     at_end: Callable[[System, Trial], list[dict]] | None = None
     derived: Callable[[System, Trial], dict[str, Tensor]] | None = None
+    start: Callable[[Trial], System] | None = None
 
 
 @functools.cache
