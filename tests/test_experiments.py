@@ -250,21 +250,46 @@ def test_publish_ships_slim_results_and_chosen_weights(define, tmp_path):
         run.weights("toy", "bb1")
 
 
-def test_publish_derives_what_comes_with_the_weights_from_the_weights(define):
+def test_a_row_of_the_table_with_the_same_settings_and_seed_is_not_trained_again(
+    define, monkeypatch
+):
+    row = runs.folder_of(GLYPHS, 0, "cpu")
+    runs.train_run(GLYPHS, IMAGES, row, seed=0, budget="cpu", device=CPU, progress=False)
+    monkeypatch.setattr(runs, "training", interrupt)
+    define(trials("a0", "b1"))
+    with pytest.raises(KeyboardInterrupt):  # seed 1 is no row
+        go()
+    define(trials("a0"))
+    assert go() == []
+    found = results.read(left("a0"))
+    assert (found["trial"], found["kind"], found["steps"]) == ("a0", "a", 2)
+    assert [m["name"] for m in found["metrics"]] == ["size"]
+    tensors, _ = checkpoints.load(left("a0").with_name("model"))
+    expected, _ = checkpoints.load(row / "model")
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[k], expected[k]) for k in tensors)
+    define(trials("a0", steps=3))  # nor are other settings
+    assert not run.adopt("toy", trials("a0", steps=3)[0])
+
+
+def test_publish_keeps_what_is_derived_from_the_weights(define):
     def sizes(system, trial):
         counts = system.parameter_counts()
         return {trial.name: torch.tensor([counts[k] for k in sorted(counts)])}
 
     chosen, kept = trials("a0", "b1")
-    define([chosen._replace(ship=True), kept], derived=sizes)
+    define([chosen._replace(derive=True), kept], derived=sizes)
     go()
     run.publish("toy")
     counts = systems.build(GLYPHS).parameter_counts()
     assert run.derived("toy", "a0")["a0"].tolist() == [counts[k] for k in sorted(counts)]
     with pytest.raises(UsageError, match="no checkpoint"):
         run.derived("toy", "b1")
-    forget("a0")  # what is shipped suffices
-    assert run.publish("toy") == ["a0", "b1"]
+    forget("a0")  # then what is there stays
+    run.publish("toy")
+    assert run.derived("toy", "a0")["a0"].tolist() == [counts[k] for k in sorted(counts)]
+    with pytest.raises(UsageError, match="no checkpoint"):  # no weights were asked for
+        run.weights("toy", "a0")
 
 
 def test_what_is_published_need_not_be_run_again(define):

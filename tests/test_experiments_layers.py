@@ -7,7 +7,7 @@ import torch
 
 from jlebm_core import systems
 from jlebm_core.configs import NETS
-from jlebm_core.data import ImageSet
+from jlebm_core.data import ImageSet, to_float
 from jlebm_core.evaluate import probes
 from jlebm_core.experiments import experiment, layers
 
@@ -94,3 +94,14 @@ def test_clouds_of_the_prior_itself_are_not_told_apart(made_up, monkeypatch):
     records = layers.compare_clouds(system, trial)
     assert [(r["layer"], r["langevin_steps"]) for r in records] == [(0, 0), (1, 0), (2, 0)]
     assert all(abs(r["value"] - 0.5) < 5 * (0.25 / n) ** 0.5 for r in records)
+
+
+def test_codes_to_show_are_draws_of_the_test_images(made_up):
+    (trial,) = layers.cloud_trials()
+    system = built(trial)
+    codes = layers.codes_to_show(system, trial)["codes"].float()
+    images = layers.digits("test").images
+    q = system.inference.posterior(to_float(images))
+    scores = (codes - q.mean) / q.std
+    assert codes.shape == (len(images), 4) and scores.abs().max() < 5
+    assert scores.std() > 0.5  # draws, not means

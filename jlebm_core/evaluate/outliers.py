@@ -17,6 +17,7 @@ from .likelihood import check_base
 from .report import device_of
 
 BLOCK = 1000  # images at a time
+PARTS = ("log-posterior", "reconstruction", "f", "log p_0", "prior")  # scores of one pass
 
 
 class Parts(NamedTuple):
@@ -118,13 +119,8 @@ def scores(
         x = to_float(x.to(device_of(system)))
         z = system.encode(x, rng=rng)
         at = parts(system, x, z)
-        new = {
-            "log-posterior": -at.log_posterior,
-            "reconstruction": -at.log_lik,
-            "f": -at.f,
-            "log p_0": -at.log_base,
-            "prior": -at.log_prior,
-        }
+        logs = (at.log_posterior, at.log_lik, at.f, at.log_base, at.log_prior)
+        new = {name: -log for name, log in zip(PARTS, logs, strict=True)}
         if samples:
             whole, *blind = layer_bounds(system, x, samples=samples, rng=rng)
             new |= {"elbo": -whole} | {f"LLR>{k}": whole - b for k, b in enumerate(blind, 1)}

@@ -4,6 +4,7 @@ import functools
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ..configs import NETS
 from ..data import SHAPES, ImageSet
@@ -29,11 +30,23 @@ class Variant(NamedTuple):
     seeds: tuple[int, ...] = SEEDS
 
 
-# The same change of ``NETS`` for both systems. In "thin" the lower layers meet little network,
-# linear maps and one or two convolutions, so that what needs more is left to the top, and a smaller
-# sigma makes the codes finer. "deep" goes on in that direction: a deeper top, a smaller sigma yet,
-# a longer warm-up and training. "table" are the nets of the table, "vlae" those of VLAE.
+# The same change of ``NETS`` for both systems. The lower layers meet little network in "plain" and
+# "thin", so that what needs more is left to the top, and a smaller sigma makes the codes finer:
+# "plain" has fully connected layers alone, for a CPU, "thin" convolutions. "deep" goes on in that
+# direction: a deeper top, a smaller sigma, a longer warm-up and training. "table" are the nets of
+# the table, "vlae" those of VLAE.
 VARIANTS: dict[str, Variant] = {
+    "plain": Variant(
+        {
+            "levels": ("map 1 28 tanh", "fc 256", "fc 256, fc 256, fc 256"),
+            "trunk": ("fc 256", "fc 256"),
+            "ladders": ("", "", "fc 256, fc 256"),
+            "sigma": 0.1,
+            "prior_hidden": (100, 100),
+            "steps": 6000,
+        },
+        sets=("mnist", "fashion-mnist"),
+    ),
     "thin": Variant(
         {
             "levels": ("conv 32, up C tanh", "up 32", "fc 512, fc 512, fc 512, map 64 7"),
@@ -108,7 +121,7 @@ LATENT_CLASSIFIER = Experiment(
 
 DIGITS = (0, 1, 2)
 SOME = 5000  # training images that are encoded where the codes are Langevin chains
-CLOUD = 5000  # codes of either kind
+CLOUD, SHOWN = 5000, 2000  # codes of either kind, to compare and to show
 CHECKED = (0, 15, 30, 45, 60)  # Langevin steps at which the clouds are compared
 
 
@@ -122,9 +135,9 @@ def two_layers(nets: dict) -> dict:
     }
 
 
-def of_digits(system: str, dims: tuple[int, int]):
+def of_digits(system: str, dims: tuple[int, int], **settings):
     """The configuration of ``system`` with two layers on MNIST."""
-    return of_grey(system, "mnist", dims=dims, **two_layers(NETS[28]))
+    return of_grey(system, "mnist", dims=dims, **two_layers(NETS[28]), **settings)
 
 
 @functools.cache
@@ -134,10 +147,10 @@ def digits(part: str) -> ImageSet:
 
 
 def traversal_trials() -> list[Trial]:
-    """Two units: one a layer, or both in the one layer of LEBM."""
+    """Two units: one a layer, or both in the one layer of LEBM, with as many minutes for each."""
     return [
         Trial("joint-ebm", of_digits("joint-ebm", (1, 1)), 0, {}, ship=True),
-        Trial("lebm", of_digits("lebm", (1, 1)), 0, {}, ship=True),
+        Trial("lebm", of_digits("lebm", (1, 1), steps=1200), 0, {}, ship=True),
     ]
 
 
@@ -200,6 +213,17 @@ def compare_clouds(system: System, trial: Trial) -> list[dict]:
     return records
 
 
+def codes_to_show(system: System, trial: Trial) -> dict[str, Tensor]:
+    """Draws from q(z | x) of the first ``SHOWN`` test images, for the picture of the clouds."""
+    rng = torch.Generator(device_of(system)).manual_seed(0)
+    codes = encode_all(system, digits("test").images[:SHOWN], noise=True, rng=rng)
+    return {"codes": codes.half().cpu()}
+
+
 CLOUDS = Experiment(
-    "Clouds of codes over Langevin steps", cloud_trials, lambda _: digits("train"), compare_clouds
+    "Clouds of codes over Langevin steps",
+    cloud_trials,
+    lambda _: digits("train"),
+    compare_clouds,
+    derived=codes_to_show,
 )

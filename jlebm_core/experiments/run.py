@@ -63,13 +63,33 @@ def run(
         )
     todo = [trials[t] for t in only or trials]
     todo = [t for t in todo if not (r := result_of(name, t)) or not r["metrics"]]
-    untrained = [t for t in todo if not result_of(name, t) or chosen.last > 1]
+    known = [t for t in todo if result_of(name, t) or adopt(name, t)] if chosen.last == 1 else []
+    untrained = [t for t in todo if t not in known]
     work = ((t.name, trained(name, t, device, progress, lanes)) for t in untrained)
     failed = fleet.together(work, device, lanes=lanes)
     for t in todo:
         if chosen.last == 1 and t.name not in failed:
             measure(name, t, device)
     return [f"{trial}: {error}" for trial, error in failed.items()]
+
+
+def adopt(name: str, trial: Trial) -> bool:
+    """Take a row of the table in place of training, if one has a trial's settings and seed: an own
+    run or a committed one. False if there is none."""
+    c, folder = trial.config, folder_of(name, trial)
+    row = results.run_name(c.system, c.data, trial.seed)
+    own = runs.folder_of(c, trial.seed, "cpu")
+    for stem, file in (
+        (own / "model", own / "results.json"),
+        (paths.shipped("checkpoints", row), results.shipped_path(row)),
+    ):
+        found = results.read(file) if file.is_file() and checkpoints.exists(stem) else None
+        if found and Config.from_json(found["config"]) == c:
+            checkpoints.save(folder / "model", *checkpoints.load(stem))
+            about = {"experiment": name, "trial": trial.name, **trial.about, "metrics": []}
+            results.write(folder / "results.json", {**found, **about})
+            return True
+    return False
 
 
 def trained(
@@ -127,8 +147,8 @@ def measure(name: str, trial: Trial, device: torch.device) -> list[dict]:
 
 def publish(name: str) -> list[str]:
     """Write what the trials gave to data/results/experiments, and the weights that are to be
-    shipped, with what is derived from them, to data/checkpoints/experiments. Returns the names of
-    the trials; those that have not been measured are left out.
+    shipped, or what is to be derived from them, to data/checkpoints/experiments. Returns the names
+    of the trials; those that have not been measured are left out.
 
     Raises UsageError outside a clone, or if no trial has been measured.
     """
@@ -144,8 +164,8 @@ def publish(name: str) -> list[str]:
         if trial.ship and checkpoints.exists(stem):
             tensors, meta = checkpoints.load(stem)
             checkpoints.save(weights_stem(name, trial.name), tensors, meta)
-        if trial.ship and chosen.derived:
-            tensors = chosen.derived(weights(name, trial.name), trial)
+        if trial.derive and checkpoints.exists(stem):
+            tensors = chosen.derived(systems.load(stem), trial)
             checkpoints.save(derived_stem(name, trial.name), tensors, {"of": trial.name})
     if not found:
         raise UsageError(f"nothing of {name} has been measured: run it first.")
@@ -159,7 +179,7 @@ def weights_stem(name: str, trial: str) -> Path:
 
 
 def derived_stem(name: str, trial: str) -> Path:
-    """Where the tensors lie that were derived from the shipped weights of a trial."""
+    """Where the tensors lie that were derived from the weights of a trial."""
     return paths.shipped("checkpoints", f"experiments/{name}-{trial}-derived")
 
 
@@ -169,7 +189,7 @@ def weights(name: str, trial: str) -> systems.System:
 
 
 def derived(name: str, trial: str) -> dict[str, torch.Tensor]:
-    """What was derived from the shipped system of a trial (see ``Experiment``)."""
+    """What was derived from the system of a trial (see ``Experiment``); UsageError for nothing."""
     return checkpoints.load(derived_stem(name, trial))[0]
 
 

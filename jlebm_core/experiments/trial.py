@@ -21,6 +21,7 @@ class Trial(NamedTuple):
     seed: int
     about: dict  # what sets it apart from the others, e.g. {"held_out": 1}; stands in its records
     ship: bool = False  # do its weights come with the project?
+    derive: bool = False  # does what is derived from them?
 
 
 class Experiment(NamedTuple):
@@ -28,9 +29,9 @@ class Experiment(NamedTuple):
 
     They are measured at their end, or at the end of each of their ``last`` epochs; then every
     record says at which step, and ``at_end`` adds at the last step what would cost too much ten
-    times over. ``derived(system, trial)`` are small tensors that are shipped beside the weights of
-    a trial, so that a page can show what needs a data set without having it. ``start(trial)`` is
-    the system that a training begins with, unless that has fresh weights.
+    times over. ``derived(system, trial)`` are small tensors that come with the project where a
+    trial asks for it, so that a page can show what needs a data set without having it.
+    ``start(trial)`` is the system that a training begins with, unless that has fresh weights.
     """
 
     title: str
