@@ -45,6 +45,7 @@ def training(
     log_every: int = 50,
     progress: bool = True,
     beside: int = 1,
+    start: systems.System | None = None,
     about: dict | None = None,
     on_log: Callable[[train.Trainer], None] | None = None,
 ) -> Iterator[int]:
@@ -52,13 +53,14 @@ def training(
 
     Every ``save_every`` steps it leaves a checkpoint and a sample grid, at the end the weights and
     the results record, to which ``about`` is added; ``on_log`` is called at every logged step.
-    ``beside`` is the number of runs that share the time.
+    ``beside`` is the number of runs that share the time. ``start`` is a system of this ``config``
+    to begin with; else it is a fresh one.
     Raises UsageError if the folder already holds a run and ``resume`` is not set, Diverged as
     ``Trainer.run`` does.
     """
     if not resume and checkpoints.exists(folder / "resume"):
         raise UsageError(f"{folder} already holds a run: give --resume, or another --out.")
-    system = channels_last(systems.build(config, seed=seed)).to(device)
+    system = channels_last(start or systems.build(config, seed=seed)).to(device)
     trainer = train.Trainer(system, images.images, seed=seed, precision=precision)
     if resume:
         trainer.restore(folder / "resume")

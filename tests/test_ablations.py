@@ -5,10 +5,10 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from jlebm_core import papers, systems
+from jlebm_core import papers, systems, train
 from jlebm_core.data import ImageSet
 from jlebm_core.evaluate import fid, report
-from jlebm_core.experiments import ablations
+from jlebm_core.experiments import ablations, frozen
 
 DEFAULT = systems.configure("joint-ebm", "mnist", (1, 28, 28))
 
@@ -57,6 +57,39 @@ def test_the_other_settings_are_changed_one_kind_at_a_time():
     trials = ablations.prior_setting_trials()
     assert {t.about["change"]: changed(t) for t in trials} == ablations.STRONGER
     assert {t.seed for t in trials} == {0}
+
+
+def test_on_frozen_codes_each_trial_changes_what_its_joint_counterpart_does():
+    joint = {}
+    for t in (*ablations.langevin_step_trials(), *ablations.prior_width_trials()):
+        joint[tuple(sorted(changed(t).items()))] = t
+    for t in ablations.spectral_norm_trials():
+        joint[tuple(sorted(changed(t).items()))] = t
+    trials = frozen.trials()
+    own = {"steps": 0, "fit_steps": frozen.STEPS, "lr_prior": frozen.RATE}
+    for t in trials:
+        assert own.items() <= changed(t).items()
+        rest = {k: v for k, v in changed(t).items() if k not in own}
+        assert tuple(sorted(rest.items())) in joint
+    count = [t.about["variant"] for t in trials]
+    assert len(set(count)) == 13 and count.count("default") == count.count("w100") == 3
+
+
+def test_on_frozen_codes_only_the_prior_learns():
+    trial = frozen.trials()[0]
+    system, base = frozen.start(trial), systems.shipped(frozen.BASE)
+    assert not torch.equal(system.prior.net.net[0].weight, base.prior.net.net[0].weight)
+    before = {k: v.clone() for k, v in system.state_dict().items()}
+    pixels = torch.randint(256, (200, 1, 28, 28), generator=torch.Generator().manual_seed(0))
+    trainer = train.Trainer(system, pixels.to(torch.uint8), precision="float32")
+    assert trainer.total == frozen.STEPS
+    trainer.run(2)
+    after, nets = system.state_dict(), base.state_dict()
+    for k, v in after.items():
+        if k.startswith("prior."):
+            assert not torch.equal(v, before[k])
+        else:
+            assert torch.equal(v, before[k]) and torch.equal(v, nets[k])
 
 
 @pytest.fixture
@@ -112,6 +145,25 @@ def test_a_normalised_f_is_as_steep_as_its_constant_at_most(quick):
     _, records = measured("joint-ebm", prior_steps=2, spectral_norm=1.0)
     # one power iteration at the start: the singular values are known to a few per cent
     assert one(records, "slope_max") < 1.05
+
+
+def test_what_is_measured_on_frozen_codes(quick, monkeypatch):
+    monkeypatch.setattr(frozen, "CHAINS", 90)
+    by_variant = {t.about["variant"]: t for t in frozen.trials()}
+    monkeypatch.setattr(frozen, "OTHERS", (3,))
+    long = [(2, 90), (3, 90)]
+    for variant, expected in {
+        "default": [*long, (2, 80), (4, 80), (60, 80)],
+        "k15": [(3, 80), (15, 80)],
+        "w10": [(60, 80)],
+        "c1": [*long, (60, 80)],
+        "free": [*long, (60, 80)],
+    }.items():
+        system = frozen.start(by_variant[variant]).eval()
+        records = frozen.measure(system, by_variant[variant])
+        fids = [(r["langevin_steps"], r["samples"]) for r in records if r["name"] == "fid"]
+        assert fids == expected
+        assert one(records, "kl", log_z="upper") < 1
 
 
 def test_without_an_ebm_there_is_fid_and_its_kin_alone(quick):

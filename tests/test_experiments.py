@@ -41,8 +41,8 @@ def define(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "runs_dir", lambda: tmp_path / "runs")
     monkeypatch.setattr(paths, "shipped", lambda *parts: (tmp_path / "data").joinpath(*parts))
 
-    def defined(found, *, images=IMAGES, measure=figure, last=1, at_end=None, derived=None):
-        toy = Experiment("a toy", lambda: found, lambda _: images, measure, last, at_end, derived)
+    def defined(found, *, images=IMAGES, measure=figure, last=1, **more):
+        toy = Experiment("a toy", lambda: found, lambda _: images, measure, last, **more)
         monkeypatch.setitem(EXPERIMENTS, "toy", "toy:TOY")
         monkeypatch.setitem(sys.modules, "jlebm_core.experiments.toy", SimpleNamespace(TOY=toy))
 
@@ -98,6 +98,17 @@ def test_a_run_trains_measures_and_is_not_repeated(define, capsys):
         ]
     before = left("a0").stat().st_mtime_ns
     assert go() == [] and left("a0").stat().st_mtime_ns == before
+
+
+def test_a_training_begins_with_the_system_that_is_given(define):
+    still = replace(GLYPHS, lr=0.0)
+    given = systems.build(still, seed=7)
+    define([Trial("a0", still, 0, {"kind": "a"})], start=lambda t: {"a0": given}[t.name])
+    weights = {k: v.clone() for k, v in given.named_parameters()}
+    go()
+    found = dict(systems.load(left("a0").with_name("model")).named_parameters())
+    half = {"rtol": 2**-10, "atol": 1e-7}  # in which weights are kept
+    assert all(torch.allclose(found[k], v, **half) for k, v in weights.items())
 
 
 def test_lanes_change_no_result(define):

@@ -21,6 +21,7 @@ EXPERIMENTS: dict[str, str] = {
     "prior-width": "ablations:PRIOR_WIDTH",
     "prior-settings": "ablations:PRIOR_SETTINGS",
     "spectral-norm": "ablations:SPECTRAL_NORM",
+    "frozen-codes": "frozen:FROZEN_CODES",
 }
 
 

@@ -106,15 +106,15 @@ def measure(system: System, trial: Trial) -> list[dict]:
     for k in (0, *CHAIN_LENGTHS):
         if k != trained:
             records += report.by_langevin(system, SAMPLES, real, steps=k, seed=SEED, alone=True)
-    return [*records, *long_run(system, real), *nats(system)]
+    return [*records, *long_run(system, real, LONG_CHAINS), *nats(system)]
 
 
-def long_run(system: System, real: Features) -> list[dict]:
-    """Mean f, spread of z, label entropy and FID of chains at each of ``LONG_RUN`` steps."""
+def long_run(system: System, real: Features, chains: int) -> list[dict]:
+    """Mean f, spread of z, label entropy and FID of ``chains`` at each of ``LONG_RUN`` steps."""
     classifier = load_classifier(DATA).to(report.device_of(system))
     records = []
     for k in LONG_RUN:
-        z = system.prior.sample(LONG_CHAINS, steps=k, rng=drawing(system))
+        z = system.prior.sample(chains, steps=k, rng=drawing(system))
         images = torch.cat([to_uint8(system.decode(part)) for part in z.split(report.BLOCK)])
         scores = fid.compare(images, real, seed=SEED, alone=True)
         figures = {
@@ -122,7 +122,7 @@ def long_run(system: System, real: Features) -> list[dict]:
             "z_std": z.std(0).mean().item(),
             "label_entropy": probes.label_entropy(classifier.predict(images)),
         }
-        about = {"langevin_steps": k, "samples": LONG_CHAINS}
+        about = {"langevin_steps": k, "samples": chains}
         records += fid.metric_records(scores, langevin_steps=k)
         records += [{"name": name, "value": v, **about} for name, v in figures.items()]
     return records

@@ -126,6 +126,7 @@ def trained(
         resume=resume,
         progress=progress,
         beside=lanes,
+        start=chosen.start(trial) if chosen.start else None,
         about={"experiment": name, "trial": trial.name, **trial.about},
         on_log=on_log,
         **options,

@@ -31,6 +31,7 @@ class Experiment(NamedTuple):
     record says at which step, and ``at_end`` adds at the last step what would cost too much ten
     times over. ``derived(system, trial)`` are small tensors that come with the project where a
     trial asks for it, so that a page can show what needs a data set without having it.
+    ``start(trial)`` is the system that a training begins with, unless that has fresh weights.
     """
 
     title: str
@@ -40,6 +41,7 @@ class Experiment(NamedTuple):
     last: int = 1
     at_end: Callable[[System, Trial], list[dict]] | None = None
     derived: Callable[[System, Trial], dict[str, Tensor]] | None = None
+    start: Callable[[Trial], System] | None = None
 
 
 @functools.cache
