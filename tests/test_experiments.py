@@ -386,7 +386,8 @@ def test_shipped_figures_are_those_of_the_present_trials(file):
     assert file.stem in EXPERIMENTS
     present = {t.name: t for t in experiment(file.stem).trials()}
     found = results.read(file)
-    assert [r["trial"] for r in found] == list(present)
+    names = [r["trial"] for r in found]
+    assert names and names == [name for name in present if name in names]
     for r in found:
         t = present[r["trial"]]
         assert r["config"] == json.loads(json.dumps(t.config.to_json()))
@@ -395,13 +396,11 @@ def test_shipped_figures_are_those_of_the_present_trials(file):
 
 
 def test_shipped_weights_are_those_that_trials_ship():
-    shipped = {
-        run.weights_stem(file.stem, t.name): t
-        for file in FILES
-        for t in experiment(file.stem).trials()
-        if t.ship
-    }
+    measured = {(file.stem, r["trial"]) for file in FILES for r in results.read(file)}
+    trials = {(name, t.name): t for name in EXPERIMENTS for t in experiment(name).trials()}
+    shipped = {run.weights_stem(*key): trials[key] for key in measured if trials[key].ship}
+    derived = {run.derived_stem(*key) for key in measured if trials[key].derive}
     found = {p.with_suffix("") for p in paths.shipped("checkpoints", "experiments").glob("*.json")}
-    assert found == set(shipped)
+    assert found == set(shipped) | derived
     for stem, t in shipped.items():
         assert systems.load(stem).config == t.config

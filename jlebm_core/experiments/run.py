@@ -87,6 +87,7 @@ def adopt(name: str, trial: Trial) -> bool:
         if found and Config.from_json(found["config"]) == c:
             checkpoints.save(folder / "model", *checkpoints.load(stem))
             about = {"experiment": name, "trial": trial.name, **trial.about, "metrics": []}
+            about["config"] = c.to_json()  # older files lack newer settings
             results.write(folder / "results.json", {**found, **about})
             return True
     return False
