@@ -198,7 +198,8 @@ TRAVERSAL = Experiment(
 
 def cloud_trials() -> list[Trial]:
     """Two layers of two dimensions."""
-    return [Trial("joint-ebm", of_digits("joint-ebm", (2, 2)), 0, {}, ship=True)]
+    settings = of_digits("joint-ebm", (2, 2))
+    return [Trial("joint-ebm", settings, 0, {}, ship=True, derive=True)]
 
 
 def compare_clouds(system: System, trial: Trial) -> list[dict]:
