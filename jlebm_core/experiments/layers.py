@@ -251,7 +251,10 @@ KNOWN = {"joint-ebm": 3000, "vlae": 3000, "lvae": 3000, "lebm": 1000}  # steps
 def factor_trials() -> list[Trial]:
     """Ladders of four layers, a chain, and one layer on the built-in images."""
     return [
-        Trial(name, configure(name, "glyphs", SHAPES["glyphs"], **PLAIN, steps=steps), 0, {})
+        Trial(
+            *(name, configure(name, "glyphs", SHAPES["glyphs"], **PLAIN, steps=steps), 0, {}),
+            ship=name == "joint-ebm",
+        )
         for name, steps in KNOWN.items()
     ]
 
