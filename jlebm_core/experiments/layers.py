@@ -10,7 +10,13 @@ from ..configs import NETS
 from ..data import SHAPES, ImageSet
 from ..evaluate import probes
 from ..evaluate.classifier import load_classifier
-from ..evaluate.report import device_of, encode_all, label_change, reconstruction_mse
+from ..evaluate.report import (
+    device_of,
+    encode_all,
+    factor_records,
+    label_change,
+    reconstruction_mse,
+)
 from ..presets import PRESETS
 from ..systems import System, configure
 from .trial import Experiment, Trial, labelled, split, whole
@@ -192,7 +198,9 @@ TRAVERSAL = Experiment(
 
 def cloud_trials() -> list[Trial]:
     """Two layers of two dimensions."""
-    return [Trial("joint-ebm", of_digits("joint-ebm", (2, 2)), 0, {}, ship=True)]
+    return [
+        Trial("joint-ebm", of_digits("joint-ebm", (2, 2)), 0, {}, ship=True, derive=True),
+    ]
 
 
 def compare_clouds(system: System, trial: Trial) -> list[dict]:
@@ -227,3 +235,36 @@ CLOUDS = Experiment(
     compare_clouds,
     derived=codes_to_show,
 )
+
+
+# Fully connected nets for the built-in images, with little network for the lower layers; as many
+# minutes for every system, which is fewer steps where inference is by Langevin dynamics.
+PLAIN = {
+    "levels": ("map C 32 tanh", "fc 256", "fc 256", "fc 256, fc 256"),
+    "trunk": ("fc 256", "fc 256", "fc 256"),
+    "ladders": ("", "", "", "fc 256"),
+    "prior_hidden": (100, 100),
+    "warmup": 500,
+}
+KNOWN = {"joint-ebm": 3000, "vlae": 3000, "lvae": 3000, "lebm": 1000}  # steps
+
+
+def factor_trials() -> list[Trial]:
+    """Ladders of four layers, a chain, and one layer on the built-in images."""
+    return [
+        Trial(name, configure(name, "glyphs", SHAPES["glyphs"], **PLAIN, steps=steps), 0, {})
+        for name, steps in KNOWN.items()
+    ]
+
+
+def layers_and_factors(system: System, trial: Trial) -> list[dict]:
+    """Test MSE, layers x factors, MIG and MIG-sup."""
+    train, test = (split(trial.config.data, part) for part in ("train", "test"))
+    rng = torch.Generator(device_of(system)).manual_seed(0)
+    z = encode_all(system, test.images, rng=rng)
+    mse = reconstruction_mse(system, test.images, z)
+    records = factor_records(system, train, test, z, rng=rng, seed=0)
+    return [{"name": "mse", "value": mse, "split": "test", "range": "[-1, 1]"}, *records]
+
+
+FACTORS = Experiment("Layers and factors", factor_trials, whole, layers_and_factors)
