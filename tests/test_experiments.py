@@ -1,7 +1,6 @@
 """The frame of the experiments: trials run once, are resumed, measured, published and shown."""
 
 import functools
-import json
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ import torch
 
 from jlebm_core import checkpoints, paths, results, runs, systems
 from jlebm_core.cli import main
+from jlebm_core.configs import Config
 from jlebm_core.data import ImageSet
 from jlebm_core.errors import UsageError
 from jlebm_core.experiments import EXPERIMENTS, experiment, run, trial
@@ -390,7 +390,7 @@ def test_shipped_figures_are_those_of_the_present_trials(file):
     assert names and names == [name for name in present if name in names]
     for r in found:
         t = present[r["trial"]]
-        assert r["config"] == json.loads(json.dumps(t.config.to_json()))
+        assert Config.from_json(r["config"]) == t.config
         assert r["seed"] == t.seed and r["metrics"] and not set(r) & set(run.SLIM)
         assert all(m[k] == v for m in r["metrics"] for k, v in t.about.items())
 
