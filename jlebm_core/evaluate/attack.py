@@ -39,9 +39,9 @@ def attack(
 ) -> Attack:
     r"""Move layer ``layer`` (from 1, bottom) of the posterior of x towards that of ``target``.
 
-    min KL(q(z_i | x + d) || q(z_i | x_t)) over |d| <= radius and x + d in [-1, 1], each image for
-    itself, by Adam projected after each of ``steps``; the best d on the way counts, so that no KL
-    grows. ``norm`` "linf" bounds each pixel's change, "l2" the Euclidean length of d.
+    ``min KL(q(z_i | x + d) || q(z_i | x_t))`` over ``|d| <= radius`` and x + d in [-1, 1], each
+    image for itself, by Adam projected after each of ``steps``; the best d on the way counts, so
+    that no KL grows. ``norm`` "linf" bounds each pixel's change, "l2" the Euclidean length of d.
     Raises UsageError for another encoder than ``LadderEncoder``, whose layers are independent
     given x, for a layer that there is not, for another norm, or for images that do not pair.
     """
