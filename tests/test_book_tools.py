@@ -69,7 +69,8 @@ DEFECTS = {
     "## Summary": lambda b: b.cells[3].update(source=END.replace("## Summary", "")),
     "MyST syntax": lambda b: b.cells[0].update(source=TEXT + "\n```{note}\nx\n```\n"),
     "'{cite}`'": lambda b: b.cells[0].update(source=TEXT + "see {cite}`x`"),
-    "without alternative text": lambda b: b.cells[0].update(source=TEXT + "![](x.png)"),
+    "figure without alternative text": lambda b: b.cells[2].update(source="fig = 1\nfig"),
+    "image without alternative text": lambda b: b.cells[0].update(source=TEXT + "![](x.png)"),
 }
 
 

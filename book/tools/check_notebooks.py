@@ -101,6 +101,9 @@ def _code(cell) -> list[str]:
         found.append("has outputs or an execution count; --fix strips them")
     if re.search(r"^\s*!", cell.source, re.MULTILINE):
         found.append("runs a shell command (!...)")
+    alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
+    if cell.source.endswith("\nfig") and not alt:
+        found.append("a figure without alternative text")
     return found
 
 
