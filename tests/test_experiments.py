@@ -318,7 +318,9 @@ def test_publish_takes_what_is_measured_and_refuses_nothing_or_no_clone(define, 
 
 def test_text_is_a_table_of_means_over_seeds_and_epochs(define):
     def measure(system, trial):
-        return [{"name": "auprc", "value": 0.5 + trial.seed, "held_out": 1, "score": "f"}]
+        spread = {"std": 0.1 * trial.seed}  # of this figure alone: no part of its protocol
+        value = 0.5 + trial.seed
+        return [{"name": "auprc", "value": value, **spread, "held_out": 1, "score": "f"}]
 
     define([*trials("a0", "a1", "a2"), *trials("b3")], measure=measure)
     go()

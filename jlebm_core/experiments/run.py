@@ -199,7 +199,7 @@ def text(name: str) -> str:
     cells: dict[tuple, list[float]] = {}
     for trial in experiment(name).trials():
         for m in (result_of(name, trial) or {"metrics": []})["metrics"]:
-            protocol = {k: v for k, v in m.items() if k not in ("name", "value", "step")}
+            protocol = {k: v for k, v in m.items() if k not in ("name", "value", "std", "step")}
             about = ", ".join(f"{k} {v}" for k, v in protocol.items())
             cells.setdefault((trial.config.system, m["name"], about), []).append(m["value"])
     rows = [("system", "figure", "of", "mean", "deviation", "number"), ("---",) * 6]
