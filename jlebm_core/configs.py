@@ -107,10 +107,12 @@ NETS: dict[int, dict] = {
         "trunk": ("down 32, down 64, conv 16", "fc 256"),
         "ladders": ("down 32", "fc 64", "fc 256, fc 256"),
     },
-    32: {  # after the authors' hierarchical-sampling net (ICCV 2023): four layers
+    # After the authors' hierarchical-sampling net (ICCV 2023): four layers; a map of 32 channels in
+    # place of 64, so that the latent explorer can carry generator and encoder on a page.
+    32: {
         **_TRAINING,
         "dims": (2, 2, 2, 10),
-        "levels": ("up 32, conv C tanh", "up 64, conv 32", "map 64 4, up 64", "fc 256, fc 256"),
+        "levels": ("up 32, conv C tanh", "up 64, conv 32", "map 32 4, up 64", "fc 256, fc 256"),
         "trunk": ("down 32", "down 64", "down 64, conv 16, fc 256"),
         "ladders": ("down 32", "down 64", "down 64, conv 16", "fc 256, fc 256"),
     },
