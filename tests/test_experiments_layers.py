@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from jlebm_core import glyphs, systems
+from jlebm_core import systems
 from jlebm_core.configs import NETS
 from jlebm_core.data import ImageSet, to_float
-from jlebm_core.evaluate import probes, report
+from jlebm_core.evaluate import probes
 from jlebm_core.experiments import experiment, layers
 
 
@@ -105,18 +105,3 @@ def test_codes_to_show_are_draws_of_the_test_images(made_up):
     scores = (codes - q.mean) / q.std
     assert codes.shape == (len(images), 4) and scores.abs().max() < 5
     assert scores.std() > 0.5  # draws, not means
-
-
-def test_every_system_of_the_factors_has_the_same_layers_of_network(made_up, monkeypatch):
-    """And the records are those of the evaluation of data with factors."""
-    trials = layers.factor_trials()
-    for trial in trials:
-        text = " ".join([*trial.config.levels, *trial.config.trunk, *trial.config.ladders])
-        assert sum(trial.config.dims) in (16, 30) and text.count("fc 256") >= 4
-    monkeypatch.setattr(report, "READ", 60)
-    sets = [ImageSet("glyphs", s, *glyphs.render(80, seed=i)) for i, s in enumerate("ab")]
-    monkeypatch.setattr(layers, "split", lambda _, part: sets[part == "test"])
-    system = systems.build(dataclasses.replace(trials[0].config, prior_steps=2)).eval()
-    records = layers.layers_and_factors(system, trials[0])
-    assert [r["name"] for r in records[:2]] == ["mse", "mutual_information"]
-    assert len(records) == 1 + (4 + 1) * len(glyphs.FACTORS) + 2

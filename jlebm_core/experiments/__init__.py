@@ -14,7 +14,6 @@ EXPERIMENTS: dict[str, str] = {
     "latent-classifier": "layers:LATENT_CLASSIFIER",
     "traversal": "layers:TRAVERSAL",
     "clouds": "layers:CLOUDS",
-    "factors": "layers:FACTORS",
     "anomaly": "outliers:ANOMALY",
     "ood": "outliers:OOD",
     "langevin-steps": "ablations:LANGEVIN_STEPS",

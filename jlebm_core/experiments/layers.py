@@ -13,7 +13,6 @@ from ..evaluate.classifier import load_classifier
 from ..evaluate.report import (
     device_of,
     encode_all,
-    factor_records,
     label_change,
     reconstruction_mse,
 )
@@ -234,39 +233,3 @@ CLOUDS = Experiment(
     compare_clouds,
     derived=codes_to_show,
 )
-
-
-# Fully connected nets for the built-in images, with little network for the lower layers; as many
-# minutes for every system, which is fewer steps where inference is by Langevin dynamics.
-PLAIN = {
-    "levels": ("map C 32 tanh", "fc 256", "fc 256", "fc 256, fc 256"),
-    "trunk": ("fc 256", "fc 256", "fc 256"),
-    "ladders": ("", "", "", "fc 256"),
-    "prior_hidden": (100, 100),
-    "warmup": 500,
-}
-KNOWN = {"joint-ebm": 3000, "vlae": 3000, "lvae": 3000, "lebm": 1000}  # steps
-
-
-def factor_trials() -> list[Trial]:
-    """Ladders of four layers, a chain, and one layer on the built-in images."""
-    return [
-        Trial(
-            *(name, configure(name, "glyphs", SHAPES["glyphs"], **PLAIN, steps=steps), 0, {}),
-            ship=name == "joint-ebm",
-        )
-        for name, steps in KNOWN.items()
-    ]
-
-
-def layers_and_factors(system: System, trial: Trial) -> list[dict]:
-    """Test MSE, layers x factors, MIG and MIG-sup."""
-    train, test = (split(trial.config.data, part) for part in ("train", "test"))
-    rng = torch.Generator(device_of(system)).manual_seed(0)
-    z = encode_all(system, test.images, rng=rng)
-    mse = reconstruction_mse(system, test.images, z)
-    records = factor_records(system, train, test, z, rng=rng, seed=0)
-    return [{"name": "mse", "value": mse, "split": "test", "range": "[-1, 1]"}, *records]
-
-
-FACTORS = Experiment("Layers and factors", factor_trials, whole, layers_and_factors)
