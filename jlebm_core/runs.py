@@ -77,9 +77,7 @@ def training(
     counts = ", ".join(f"{k} {v:,}" for k, v in system.parameter_counts().items())
     title = data.title(config.data)
     print(f"{config.system} on {title}, {len(images):,} images {config.image}: {counts}")
-    yield from trainer.work(
-        trainer.total, log_every=log_every, on_log=log, progress=progress
-    )
+    yield from trainer.work(trainer.total, log_every=log_every, on_log=log, progress=progress)
     result = results.record(trainer, budget=budget, device=device_name(device))
     meta = {"data": config.data, "seed": seed, "steps": trainer.step}
     systems.save(trainer.model(), folder / "model", **meta)
