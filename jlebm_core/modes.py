@@ -155,11 +155,12 @@ def test_codes(trained: Trained) -> tuple[Tensor, Tensor] | None:
 
 def explorable(trained: Trained, title: str) -> Export:
     """``trained`` for the latent explorer, with what its results say of each layer."""
-    notes = []
-    for layer in range(1, len(trained.system.config.dims) + 1):
+    config, notes = trained.system.config, []
+    label = "class" if config.data == "fashion-mnist" else "digit"
+    for layer in range(1, len(config.dims) + 1):
         rate = results.metric(trained.results, "label_change_rate", layer=layer, reading="marginal")
-        known = rate is not None and len(trained.system.config.dims) > 1
-        notes.append(f"new draws change the digit in {rate:.0%}" if known else "")
+        known = rate is not None and len(config.dims) > 1
+        notes.append(f"new draws change the {label} in {rate:.0%}" if known else "")
     return describe(trained.system, title=title, notes=notes)
 
 

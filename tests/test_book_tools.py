@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -13,7 +14,7 @@ sys.path.insert(0, str(TOOLS))
 import check_notebooks  # noqa: E402
 import check_pages  # noqa: E402
 import make_site  # noqa: E402
-import widget_fallback  # noqa: E402
+import widget_pages  # noqa: E402
 
 TEXT = "# Title\n\n## What you will learn\n\nA $z$, `{x}` and [a page](01_b.ipynb).\n"
 END = "## What can go wrong\n\n## Summary\n\n## Exercises\n"
@@ -188,9 +189,30 @@ def test_smoke_mode_has_neither_data_nor_network(monkeypatch):
 
 
 def test_each_widget_gets_a_sentence_for_readers_without_javascript():
-    context = {"body": f"<p>x</p>{widget_fallback.VIEW}a</script>{widget_fallback.VIEW}b</script>"}
-    widget_fallback.add_sentences(None, "", "", context, None)
-    assert context["body"].count(widget_fallback.SENTENCE + widget_fallback.VIEW) == 2
+    context = {"body": f"<p>x</p>{widget_pages.VIEW}a</script>{widget_pages.VIEW}b</script>"}
+    widget_pages.add_sentences(None, "", "", context, None)
+    assert context["body"].count(widget_pages.SENTENCE + widget_pages.VIEW) == 2
     empty = {}
-    widget_fallback.add_sentences(None, "", "", empty, None)
+    widget_pages.add_sentences(None, "", "", empty, None)
     assert empty == {"body": ""}
+
+
+def test_a_page_keeps_the_first_model_and_others_go_into_scripts(tmp_path):
+    def buffer(name, index, data):
+        return {"path": [name, index], "data": data, "encoding": "base64"}
+
+    buffers = [buffer("exports", 0, "Zmlyc3Q="), buffer("exports", 1, "c2Vjb25k")]
+    buffers.append(buffer("examples", 1, "aW1hZ2Vz"))
+    state = {"exports": [None, None], "sources": ["", ""], "title": "</script>"}
+    page = {"state": {"canvas": {"state": state, "buffers": buffers}, "slider": {"state": {}}}}
+    attributes = {"type": widget_pages.STATE, "body": json.dumps(page)}
+    script, other = SimpleNamespace(attributes=attributes), SimpleNamespace(attributes={})
+    context = {"script_files": [other, script], "pathto": lambda path, _: f"../{path}"}
+    for _ in range(2):  # what has moved stays where it is
+        widget_pages.move_weights(SimpleNamespace(outdir=tmp_path), "", "", context, None)
+    assert "</script>" not in attributes["body"]
+    canvas = json.loads(attributes["body"])["state"]["canvas"]
+    assert [b["path"] for b in canvas["buffers"]] == [["exports", 0], ["examples", 1]]
+    (file,) = (tmp_path / "_static/models").iterdir()
+    assert canvas["state"]["sources"] == ["", f"../_static/models/{file.name}"]
+    assert file.stem in file.read_text() and "c2Vjb25k" in file.read_text()

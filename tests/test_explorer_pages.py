@@ -104,6 +104,13 @@ class Reader:
         self.page.get_by_role("tab", name=name).click()
         self.settle()
 
+    def choose(self, title, index):
+        """Choose a model by its title, and wait until its weights have come."""
+        self.page.get_by_label("Model").select_option(title)
+        chosen = f"() => document.querySelector('.jx-root').explorer.index === {index}"
+        self.page.wait_for_function(chosen)
+        self.settle()
+
     def slider(self, name):
         return self.page.get_by_role("slider", name=name, exact=True)
 
@@ -352,14 +359,35 @@ def test_an_image_file_is_encoded_and_another_file_is_refused(reader, tmp_path):
     assert r.state()["z"] != before and set(r.pixels(".jx-seen")) == {200}
 
 
-def test_another_model_is_chosen(reader):
-    r = reader()
-    r.page.get_by_label("Model").select_option(index=1)
-    r.settle()
-    assert r.state()["index"] == 1 and r.state()["f"] == 0
-    assert "N(0, I)" in r.page.locator(".jx-readout").text_content()
+@pytest.mark.parametrize("way", ["file", "http"])
+def test_another_model_is_fetched_and_chosen(reader, way):
+    r = reader(way=way)
+    r.choose("MNIST: VLAE (prior N(0, I))", 1)
+    assert r.state()["f"] == 0 and "N(0, I)" in r.page.locator(".jx-readout").text_content()
     r.press("z₃, 4", "ArrowRight", 5)
     assert same_picture(r.pixels(), grey(systems.shipped(VLAE), r.state()["z"]))
+    r.choose("MNIST: joint EBM prior", 0)
+    assert r.state()["f"] != 0
+
+
+def test_a_model_that_does_not_come_leaves_the_present_one(browser, addresses):
+    r = Reader(browser, addresses["http"])
+    r.page.route("**/models/*.js", lambda route: route.abort())
+    before = r.state()
+    r.page.get_by_label("Model").select_option(index=1)
+    r.page.get_by_text("could not be loaded").wait_for()
+    assert (
+        r.state() == before and r.page.get_by_label("Model").evaluate("(e) => e.selectedIndex") == 0
+    )
+    r.context.close()
+
+
+def test_examples_are_those_of_the_data_set(reader):
+    r = reader()
+    r.tab("Encode")
+    digits = r.pixels(".jx-examples canvas")
+    r.choose("Fashion-MNIST: joint EBM prior", 2)
+    assert np.abs(r.pixels(".jx-examples canvas") - digits).max() > 50
 
 
 def test_models_with_other_layers_bring_their_own_sliders(browser, tmp_path, joint):
@@ -408,6 +436,10 @@ def test_the_link_restores_the_state(reader, joint):
     assert a["keep"] == b["keep"] == [False, True, False]
     assert there.page.get_by_role("tab", name="Compare").get_attribute("aria-selected") == "true"
     assert same_picture(there.pixels(), grey(joint, b["z"]))
+    code = "_".join(["0.5"] * 10)
+    there = reader(f"intro.html#explorer=vlae-mnist&z={code}&keep=3&panel=langevin")
+    there.page.wait_for_function("() => document.querySelector('.jx-root').explorer.index === 1")
+    assert there.state()["z"] == [0.5] * 10 and there.state()["keep"] == [False, False, True]
     for wrong in ("#explorer=nothing&z=1", "#explorer=joint-ebm-mnist&z=1_2", "#conventions"):
         assert reader("intro.html" + wrong).state()["index"] == 0  # not ours: nothing happens
 

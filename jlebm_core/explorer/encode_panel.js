@@ -63,13 +63,16 @@ export class EncodePanel extends Panel {
     this.missing.hidden = able;
     if (!able || !model.decode) return;
     this.clear();
-    const fit = examples && examples.shape.slice(1).join() === model.image.join();
+    const fit = examples.find(
+      ({ set, shape }) =>
+        shape.slice(1).join() === model.image.join() && (!set || set === model.description.data),
+    );
     this.examples.replaceChildren(
-      ...Array.from({ length: fit ? examples.shape[0] : 0 }, (_, k) => {
+      ...Array.from({ length: fit ? fit.shape[0] : 0 }, (_, k) => {
         const canvas = h("canvas"),
           n = model.image.reduce((a, b) => a * b),
           x = new Float32Array(n);
-        for (let i = 0; i < n; i++) x[i] = examples.data[k * n + i] / 127.5 - 1;
+        for (let i = 0; i < n; i++) x[i] = fit.data[k * n + i] / 127.5 - 1;
         paint(canvas, x, model.image);
         return button(
           canvas,

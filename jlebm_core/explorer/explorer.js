@@ -15,16 +15,11 @@ const PLANE_HINT =
   "to put it elsewhere.";
 
 export class Explorer {
-  // exports: bytes of each model; titles for the chooser; examples: {data, shape (n, C, H, W)};
-  // announce(explorer): called when code or model changed here and the outside should know
-  constructor(root, { exports, titles, examples = null, announce = () => {} }) {
-    Object.assign(this, {
-      root,
-      examples,
-      announce,
-      titles,
-      models: exports.map((bytes) => new Model(bytes)),
-    });
+  // models: {bytes or source, name, title} of each, bytes of the first; examples: {set, data,
+  // shape (n, C, H, W)} of each data set; announce(explorer): called when code or model changed
+  // here and the outside should know
+  constructor(root, { models, examples = [], announce = () => {} }) {
+    Object.assign(this, { root, examples, announce, models: models.map((m) => new Model(m)) });
     this.random = new Random(Math.random() * 2 ** 32);
     this.slices = new Slices();
     this.calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -41,11 +36,13 @@ export class Explorer {
     this.chooser = h(
       "select",
       { ariaLabel: "Model", onchange: () => this.choose(this.chooser.selectedIndex) },
-      ...this.titles.map((title) => h("option", {}, title)),
+      ...this.models.map(({ title }) => h("option", {}, title)),
     );
     this.link = h("a.link", { href: "#", onclick: () => this.copyLink() }, "Link to this state");
-    const choice = this.titles.length > 1 ? this.chooser : h("b", {}, this.titles[0]);
-    this.head = h("div.head", {}, h("label", {}, h("span", {}, "Model "), choice), this.link);
+    const choice = this.models.length > 1 ? this.chooser : h("b", {}, this.model.title);
+    this.status = h("span.hint", { role: "status" });
+    const label = h("label", {}, h("span", {}, "Model "), choice);
+    this.head = h("div.head", {}, label, this.status, this.link);
     this.canvas = h("canvas.picture", {
       role: "img",
       onclick: (event) => this.plane && this.moveOnPlane(event),
@@ -70,11 +67,26 @@ export class Explorer {
 
   // --------------------------------------------------------------------------------- the state
 
-  choose(index, tell = true) {
+  // Whether the model was there, or came, and no other one was asked for meanwhile
+  async choose(index, tell = true) {
+    const model = (this.wanted = this.models[index]);
+    if (!model.bytes) {
+      this.chooser.selectedIndex = index;
+      this.status.textContent = "loading …";
+      const came = await model.fetch().then(
+        () => true,
+        () => false,
+      );
+      if (this.wanted !== model) return false;
+      this.status.textContent = came ? "" : `${model.title} could not be loaded.`;
+      if (!came) this.chooser.selectedIndex = this.index;
+      if (!came) return false;
+    }
+    this.status.textContent = "";
     this.stopPanels();
     const before = this.model;
     this.index = this.chooser.selectedIndex = index;
-    this.model = this.models[index].open();
+    this.model = model.open();
     this.z = Float32Array.from(this.model.description.start);
     if (before.dims.join() !== this.model.dims.join()) {
       this.keep = this.model.dims.map(() => false);
@@ -95,6 +107,7 @@ export class Explorer {
     this.hint.textContent = this.plane ? PLANE_HINT : IMAGE_HINT;
     this.show(usable.includes(this.active) ? this.active : usable[0]);
     this.setCode(this.z, tell);
+    return true;
   }
 
   setCode(z, tell = true) {
@@ -192,15 +205,12 @@ export class Explorer {
   }
 
   // Take over the state of a link; whether it was one of ours
-  restore(fragment) {
+  async restore(fragment) {
     const given = new URLSearchParams(fragment.replace(/^#/, ""));
-    const index = given.has("explorer")
-      ? this.models.findIndex((m) => m.open().description.name === given.get("explorer"))
-      : -1;
+    const index = this.models.findIndex((m) => m.name === given.get("explorer"));
     const z = (given.get("z") ?? "").split("_").map(Number);
-    if (index < 0 || z.length !== this.models[index].size || !z.every(Number.isFinite))
-      return false;
-    this.choose(index, false);
+    if (index < 0 || !z.every(Number.isFinite) || !(await this.choose(index, false))) return false;
+    if (z.length !== this.z.length) return this.choose(0, false).then(() => false);
     const kept = (given.get("keep") ?? "").split("-");
     this.keep = this.model.dims.map((_, i) => kept.includes(String(i + 1)));
     const panel = this.panels.find((p) => p.title.toLowerCase() === given.get("panel"));

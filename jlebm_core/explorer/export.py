@@ -252,6 +252,7 @@ def describe(
         "format": "jlebm-explorer-1",
         "title": title or " on ".join(origin),
         "name": "-".join(origin),
+        "data": origin[-1],
         "symbol": "ε" if noises else "z",
         "dims": list(prior.dims),
         "notes": list(notes),

@@ -1,14 +1,30 @@
 // One exported model: its networks, its prior, the names of its layers.
 import { langevinStep, normalCode } from "./chain.js";
 import { compile, NegativeEnergy, readExport } from "./nets.js";
+import { h } from "./parts.js";
 
 const SUBSCRIPT = "₀₁₂₃₄₅₆₇₈₉";
 const subscript = (n) => [...String(n)].map((d) => SUBSCRIPT[d]).join("");
 
+// What a script brings: bytes in base64, under the name of its file. Scripts come from `file://` as
+// well, where `fetch` is not allowed.
+async function weights(source) {
+  await new Promise((resolve, reject) =>
+    document.head.append(h("script", { onload: resolve, onerror: reject, src: source })),
+  );
+  const text = atob(globalThis.jlebmWeights[source.match(/([^/]+)\.js$/)[1]]);
+  return Uint8Array.from(text, (c) => c.charCodeAt(0));
+}
+
 // An export, unpacked: what a panel may ask of it. Networks are built when they are first needed.
 export class Model {
-  constructor(bytes) {
-    this.bytes = bytes;
+  // bytes of the export, or none and the source of a script that brings them
+  constructor({ bytes, source, name, title }) {
+    Object.assign(this, { bytes, source, name, title });
+  }
+
+  async fetch() {
+    this.bytes ??= await weights(this.source);
   }
 
   open() {

@@ -6,9 +6,9 @@ import { Explorer } from "./explorer.js";
 const QUIET = 200; // milliseconds between two messages to the sliders while a chain runs
 
 function render({ model, el }) {
-  const bytes = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-  const shape = model.get("example_shape"),
-    data = bytes(model.get("examples"));
+  const bytes = (view) => view && new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+  const [names, titles, sources] = ["names", "titles", "sources"].map((key) => model.get(key));
+  const [sets, shapes] = [model.get("example_sets"), model.get("example_shapes")];
   let telling = false,
     timer = 0;
 
@@ -51,9 +51,12 @@ function render({ model, el }) {
   }
 
   const explorer = new Explorer(el, {
-    exports: model.get("exports").map(bytes),
-    titles: model.get("titles"),
-    examples: shape.length ? { data, shape } : null,
+    models: model.get("exports").map((view, k) => {
+      return { bytes: bytes(view), source: sources[k], name: names[k], title: titles[k] };
+    }),
+    examples: model.get("examples").map((view, k) => {
+      return { data: bytes(view), set: sets[k], shape: shapes[k] };
+    }),
     announce: () => {
       timer ||= setTimeout(tell, QUIET);
     },
@@ -84,8 +87,10 @@ function render({ model, el }) {
   listen("chosen", (k) => explorer.choose(k));
 
   const restore = () => {
-    const fresh = location.hash.slice(1) !== explorer.fragment();
-    if (fresh && explorer.restore(location.hash)) el.scrollIntoView({ block: "center" });
+    if (location.hash.slice(1) === explorer.fragment()) return;
+    explorer.restore(location.hash).then((ours) => {
+      if (ours) el.scrollIntoView({ block: "center" });
+    });
   };
   restore();
   addEventListener("hashchange", restore);

@@ -21,7 +21,7 @@ from .export import Export, describe
 
 HERE = Path(__file__).parent
 MODULES = (  # in order of dependence
-    *("maps", "nets", "chain", "model", "parts", "plots"),
+    *("maps", "nets", "chain", "parts", "model", "plots"),
     *("panels", "chain_panel", "encode_panel", "explorer", "widget"),
 )
 STEP = 0.05  # of a slider
@@ -44,14 +44,17 @@ def canvas_type(size: int, layers: int, forms: int) -> type[anywidget.AnyWidget]
     linked |= {f"display{k}": traitlets.Unicode("flex") for k in range(forms)}
     own = {
         "exports": traitlets.List(traitlets.Bytes()),
+        "sources": traitlets.List(traitlets.Unicode()),  # of weights that a page keeps outside
+        "names": traitlets.List(traitlets.Unicode()),
         "titles": traitlets.List(traitlets.Unicode()),
         "forms": traitlets.List(traitlets.Unicode()),
         "code": traitlets.List(traitlets.Float()),
         "reach": traitlets.Float(),
         "step": traitlets.Float(STEP),
         "chosen": traitlets.Int(0),
-        "examples": traitlets.Bytes(),
-        "example_shape": traitlets.List(traitlets.Int()),
+        "examples": traitlets.List(traitlets.Bytes()),
+        "example_shapes": traitlets.List(traitlets.List(traitlets.Int())),
+        "example_sets": traitlets.List(traitlets.Unicode()),
     }
     synced = {name: trait.tag(sync=True) for name, trait in {**linked, **own}.items()}
     style = (HERE / "explorer.css").read_text("utf-8")
@@ -63,7 +66,8 @@ class LatentExplorer(ipywidgets.Box):
 
     ``parts`` is a system, an EBM prior of two dimensions (drawn over its exact density), an
     ``Export``, or several of them as a list or as a mapping from titles. ``z`` (D,) is the code to
-    start with; ``images``, uint8 (N, C, H, W), can be picked and encoded. Raises UsageError for a
+    start with; ``images``, uint8 (N, C, H, W), can be picked and encoded: by every model of that
+    shape, or, as a mapping from names of data sets, by the models of each. Raises UsageError for a
     part that cannot be exported.
     """
 
@@ -72,7 +76,7 @@ class LatentExplorer(ipywidgets.Box):
         parts: Part | Sequence[Part] | Mapping[str, Part],
         *,
         z: Tensor | None = None,
-        images: Tensor | None = None,
+        images: Tensor | Mapping[str, Tensor] | None = None,
     ):
         named = (
             parts
@@ -87,19 +91,20 @@ class LatentExplorer(ipywidgets.Box):
         reach = max(e.description["reach"] for e in exports)
         kind = canvas_type(max(map(sum, forms)), max(map(len, forms)), len(forms))
         code = exports[0].description["start"] if z is None else z.tolist()
-        pictures = {}
-        if images is not None:
-            shape = list(images.shape)
-            pictures = {"examples": images.cpu().numpy().tobytes(), "example_shape": shape}
+        sets = images if isinstance(images, Mapping) else {} if images is None else {"": images}
         self.canvas = kind(
             exports=[e.to_bytes() for e in exports],
+            sources=[""] * len(exports),
+            names=[e.description["name"] for e in exports],
             titles=[e.description["title"] for e in exports],
             forms=["-".join(map(str, f)) for f in forms],
             reach=reach,
             code=code,
             **{f"display{k}": "flex" if k == 0 else "none" for k in range(len(forms))},
             **{f"z{i}": value for i, value in enumerate(code)},
-            **pictures,
+            examples=[x.cpu().numpy().tobytes() for x in sets.values()],
+            example_shapes=[list(x.shape) for x in sets.values()],
+            example_sets=list(sets),
         )
         groups = [self._sliders(dims, k, reach) for k, dims in enumerate(forms)]
         super().__init__([self.canvas, *groups])
