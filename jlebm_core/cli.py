@@ -85,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--weights", type=Path, help="file of Inception's weights (else downloaded)")
     p.add_argument("--dry-run", action="store_true", help="print what would run, and how long")
     p.add_argument("--show", action="store_true", help="print the table of what there is")
+    train_only_option(p)
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     device_option(p)
     p.set_defaults(run=run_table)
@@ -93,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("name", choices=EXPERIMENTS, metavar="NAME", help=f"{', '.join(EXPERIMENTS)}")
     p.add_argument("--trials", nargs="+", metavar="TRIAL", help="default: all")
     p.add_argument("--show", action="store_true", help="print the figures of what there is")
+    train_only_option(p)
     p.add_argument("--publish", action="store_true", help="copy figures and weights into data/")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     device_option(p)
@@ -124,6 +126,10 @@ def parser() -> argparse.ArgumentParser:
 
 def device_option(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def train_only_option(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--train-only", action="store_true", help="measure nothing: a later call does")
 
 
 def positive(text: str) -> int:
@@ -228,6 +234,7 @@ def run_table(args: argparse.Namespace) -> None:
     if not args.show and any(job.state != "done" for job in todo):
         splits = [data.load(args.data, split) for split in data.SPLITS]
         how = {"budget": args.budget, "device": device, "progress": not args.quiet}
+        how["train_only"] = args.train_only
         failed = table.run(todo, *splits, **how, **measure)
         todo = table.jobs(name, shape, args.budget, **which)
     found = [job.result for job in todo if job.result]
@@ -242,6 +249,7 @@ def run_experiment(args: argparse.Namespace) -> None:
     failed = []
     if not args.show and not args.publish:
         how = {"device": device_of(args), "progress": not args.quiet, "only": args.trials}
+        how["train_only"] = args.train_only
         failed = run.run(args.name, **how)
     if args.publish:
         print(f"published {', '.join(run.publish(args.name))}")

@@ -5,7 +5,7 @@ The folder holds ``resume`` (the state of the training), ``model`` (weights for 
 """
 
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,14 +24,7 @@ def folder_of(config: Config, seed: int, budget: str) -> Path:
     return paths.runs_dir() / results.run_name(config.system, config.data, seed, budget)
 
 
-def train_run(config: Config, images: ImageSet, folder: Path, **options) -> dict:
-    """Train to the end and return the results record; ``options`` as for ``training``."""
-    for _ in training(config, images, folder, **options):
-        pass
-    return results.read(folder / "results.json")
-
-
-def training(
+def train_run(
     config: Config,
     images: ImageSet,
     folder: Path,
@@ -44,17 +37,15 @@ def training(
     save_every: int = 1000,
     log_every: int = 50,
     progress: bool = True,
-    beside: int = 1,
     start: systems.System | None = None,
     about: dict | None = None,
     on_log: Callable[[train.Trainer], None] | None = None,
-) -> Iterator[int]:
-    """A training run that yields after each step, so that several can take turns (``fleet``).
+) -> dict:
+    """Train to the end; returns the results record.
 
     Every ``save_every`` steps it leaves a checkpoint and a sample grid, at the end the weights and
     the results record, to which ``about`` is added; ``on_log`` is called at every logged step.
-    ``beside`` is the number of runs that share the time. ``start`` is a system of this ``config``
-    to begin with; else it is a fresh one.
+    ``start`` is a system of this ``config`` to begin with; else it is a fresh one.
     Raises UsageError if the folder already holds a run and ``resume`` is not set, Diverged as
     ``Trainer.run`` does.
     """
@@ -77,12 +68,13 @@ def training(
     counts = ", ".join(f"{k} {v:,}" for k, v in system.parameter_counts().items())
     title = data.title(config.data)
     print(f"{config.system} on {title}, {len(images):,} images {config.image}: {counts}")
-    yield from trainer.work(trainer.total, log_every=log_every, on_log=log, progress=progress)
+    trainer.run(trainer.total, log_every=log_every, on_log=log, progress=progress)
     result = results.record(trainer, budget=budget, device=device_name(device))
     meta = {"data": config.data, "seed": seed, "steps": trainer.step}
     systems.save(trainer.model(), folder / "model", **meta)
-    shared = {"beside": beside} if beside > 1 else {}
-    results.write(folder / "results.json", {**result, **shared, **(about or {})})
+    result |= about or {}
+    results.write(folder / "results.json", result)
+    return result
 
 
 def device_name(device: torch.device) -> str:

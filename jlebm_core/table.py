@@ -5,15 +5,16 @@ Figures come from results files alone, the committed ones and those of own runs.
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
-from . import checkpoints, fleet, papers, results, runs, systems, train
+from . import checkpoints, papers, results, runs, systems, train
 from .configs import Config
 from .data import ImageSet
+from .monitor import Diverged
 from .nets import Shape, channels_last
 
 # Rows with three seeds by default; the others have one.
@@ -115,29 +116,28 @@ def run(
     budget: str,
     device: torch.device,
     progress: bool,
-    lanes: int = 1,
+    train_only: bool = False,
     **measure,
 ) -> list[str]:
     """Train what is missing, go on with what was cut off, evaluate; sentences on what diverged.
 
-    ``measure`` are the options of ``report.evaluate``; ``lanes`` is how many trainings take turns.
+    ``measure`` are the options of ``report.evaluate``; with ``train_only`` that waits for a later
+    call.
     """
-    todo = [job for job in todo if job.state != "done"]
-    folders = [runs.folder_of(job.config, job.seed, budget) for job in todo]
-
-    def work() -> Iterator[tuple[str, Iterator[int]]]:
-        for job, folder in zip(todo, folders, strict=True):
+    failed = []
+    for job in [job for job in todo if job.state != "done"]:
+        folder, how = runs.folder_of(job.config, job.seed, budget), {"device": device}
+        how["seed"] = job.seed
+        try:
             if job.state in ("missing", "cut off"):
-                how = {"seed": job.seed, "budget": budget, "device": device, "progress": progress}
-                how |= {"resume": job.state == "cut off", "beside": lanes}
-                yield folder.name, runs.training(job.config, train_set, folder, **how)
-
-    failed = fleet.together(work(), device, lanes=lanes)
-    for job, folder in zip(todo, folders, strict=True):
-        if folder.name not in failed:
-            how = {"device": device, "seed": job.seed}
-            runs.evaluate_run(folder / "model", train_set, test_set, **how, **measure)
-    return [f"{name}: {error}" for name, error in failed.items()]
+                resume = {"resume": job.state == "cut off", "budget": budget}
+                runs.train_run(job.config, train_set, folder, progress=progress, **resume, **how)
+        except Diverged as error:
+            failed.append(f"{folder.name}: {error}")
+        else:
+            if not train_only:
+                runs.evaluate_run(folder / "model", train_set, test_set, **how, **measure)
+    return failed
 
 
 class Line(NamedTuple):
@@ -207,10 +207,9 @@ def cells(line: Line) -> list[str]:
 
 
 def minutes(result: dict) -> float:
-    """What a training took: of the processor where it ran on one, else by the clock, as a share
-    where several took turns."""
+    """What a training took: of the processor where it ran on one, else by the clock."""
     on_cpu = result.get("device") == "cpu" and "cpu_seconds" in result
-    return result["cpu_seconds" if on_cpu else "seconds"] / 60 / result.get("beside", 1)
+    return result["cpu_seconds" if on_cpu else "seconds"] / 60
 
 
 def text(data: str, made: list[Line]) -> str:

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -194,20 +194,15 @@ class Trainer:
         kept.load_state_dict(self.averaged, strict=False)
         return kept.eval()
 
-    def run(self, steps: int, **options) -> None:
-        """Advance to step ``steps``; ``options`` as for ``work``."""
-        for _ in self.work(steps, **options):
-            pass
-
-    def work(
+    def run(
         self,
         steps: int,
         *,
         log_every: int = 50,
         on_log: Callable[["Trainer"], None] | None = None,
         progress: bool = False,
-    ) -> Iterator[int]:
-        """Advance to step ``steps``, yielding after each one, so that several runs can take turns.
+    ) -> None:
+        """Advance to step ``steps``.
 
         Every ``log_every`` steps it logs means, checks them and calls ``on_log``. Raises Diverged
         as soon as a logged quantity is not finite or beyond ``LIMITS``.
@@ -240,7 +235,6 @@ class Trainer:
                     if on_log:
                         on_log(self)
                         self.system.train()
-                yield self.step
         self.system.eval()
 
     @property

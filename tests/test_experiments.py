@@ -49,8 +49,8 @@ def define(monkeypatch, tmp_path):
     return defined
 
 
-def go(lanes=1):
-    return run.run("toy", device=CPU, progress=False, lanes=lanes)
+def go(**options):
+    return run.run("toy", device=CPU, progress=False, **options)
 
 
 def forget(name):
@@ -111,18 +111,12 @@ def test_a_training_begins_with_the_system_that_is_given(define):
     assert all(torch.allclose(found[k], v, **half) for k, v in weights.items())
 
 
-def test_lanes_change_no_result(define):
-    define(trials("a0", "a1", "a2"))
-    go()
-    one = [results.read(left(t))["log"] for t in ("a0", "a1", "a2")]
-    weights = checkpoints.load(left("a2").with_name("model"))[0]
-    for t in ("a0", "a1", "a2"):
-        forget(t)
-    go(lanes=2)
-    two = [results.read(left(t)) for t in ("a0", "a1", "a2")]
-    assert [r["log"] for r in two] == one and {r["beside"] for r in two} == {2}
-    again = checkpoints.load(left("a2").with_name("model"))[0]
-    assert all(torch.equal(again[k], v) for k, v in weights.items())
+def test_a_training_alone_is_measured_by_a_later_call(define):
+    define(trials("a0"))
+    assert go(train_only=True) == [] and results.read(left("a0"))["metrics"] == []
+    trained = left("a0").with_name("model.safetensors").stat().st_mtime_ns
+    assert go() == [] and len(results.read(left("a0"))["metrics"]) == 1
+    assert left("a0").with_name("model.safetensors").stat().st_mtime_ns == trained
 
 
 def test_one_that_diverges_leaves_the_others(define):
@@ -208,7 +202,7 @@ def test_what_was_measured_on_the_way_survives_a_cut(define, monkeypatch):
             raise KeyboardInterrupt
         return weight(system, trial)
 
-    monkeypatch.setattr(runs, "training", functools.partial(runs.training, save_every=100))
+    monkeypatch.setattr(runs, "train_run", functools.partial(runs.train_run, save_every=100))
     define(trials("a0", steps=150), images=MANY, measure=measure, last=3)
     go()
     whole = results.read(left("a0"))["metrics"]
@@ -255,7 +249,7 @@ def test_a_row_of_the_table_with_the_same_settings_and_seed_is_not_trained_again
 ):
     row = runs.folder_of(GLYPHS, 0, "cpu")
     runs.train_run(GLYPHS, IMAGES, row, seed=0, budget="cpu", device=CPU, progress=False)
-    monkeypatch.setattr(runs, "training", interrupt)
+    monkeypatch.setattr(runs, "train_run", interrupt)
     define(trials("a0", "b1"))
     with pytest.raises(KeyboardInterrupt):  # seed 1 is no row
         go()

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from .. import checkpoints, fleet, paths, results, runs, systems, train
+from .. import checkpoints, paths, results, runs, systems, train
 from ..configs import Config
 from ..errors import UsageError
+from ..monitor import Diverged
 from . import experiment
 from .trial import Trial
 
@@ -48,12 +49,13 @@ def run(
     *,
     device: torch.device,
     progress: bool,
-    lanes: int = 1,
+    train_only: bool = False,
     only: Iterable[str] | None = None,
 ) -> list[str]:
     """Train the trials that are missing and measure them; sentences on what diverged.
 
-    ``only`` names the trials, unless all are meant. Raises UsageError for an unknown one.
+    With ``train_only`` what is measured at the end waits for a later call. ``only`` names the
+    trials, unless all are meant. Raises UsageError for an unknown one.
     """
     chosen = experiment(name)
     trials = {t.name: t for t in chosen.trials()}
@@ -63,14 +65,17 @@ def run(
         )
     todo = [trials[t] for t in only or trials]
     todo = [t for t in todo if not (r := result_of(name, t)) or not r["metrics"]]
-    known = [t for t in todo if result_of(name, t) or adopt(name, t)] if chosen.last == 1 else []
-    untrained = [t for t in todo if t not in known]
-    work = ((t.name, trained(name, t, device, progress, lanes)) for t in untrained)
-    failed = fleet.together(work, device, lanes=lanes)
+    failed, at_end = [], chosen.last == 1
     for t in todo:
-        if chosen.last == 1 and t.name not in failed:
-            measure(name, t, device)
-    return [f"{trial}: {error}" for trial, error in failed.items()]
+        try:
+            if not (at_end and (result_of(name, t) or adopt(name, t))):
+                train_trial(name, t, device, progress=progress)
+        except Diverged as error:
+            failed.append(f"{t.name}: {error}")
+        else:
+            if at_end and not train_only:
+                measure(name, t, device)
+    return failed
 
 
 def adopt(name: str, trial: Trial) -> bool:
@@ -93,10 +98,10 @@ def adopt(name: str, trial: Trial) -> bool:
     return False
 
 
-def trained(
-    name: str, trial: Trial, device: torch.device, progress: bool, lanes: int = 1, **options
-):
-    """The training of a trial, step by step; measured on the way if the experiment wants that:
+def train_trial(
+    name: str, trial: Trial, device: torch.device, *, progress: bool, **options
+) -> None:
+    """Train a trial to the end; measured on the way if the experiment wants that:
     at the first logged step of each of its last epochs' ends. What is measured is kept at once, so
     that a run that was cut off goes on from there."""
     chosen, folder = experiment(name), folder_of(name, trial)
@@ -119,14 +124,13 @@ def trained(
             records.extend({**r, **trial.about, "step": trainer.step} for r in found)
             results.write(kept, records)
 
-    yield from runs.training(
+    runs.train_run(
         *(trial.config, images, folder),
         seed=trial.seed,
         budget="cpu",
         device=device,
         resume=resume,
         progress=progress,
-        beside=lanes,
         start=chosen.start(trial) if chosen.start else None,
         about={"experiment": name, "trial": trial.name, **trial.about},
         on_log=on_log,
