@@ -14,7 +14,6 @@ from jlebm_core.explorer import describe
 from jlebm_core.explorer.widget import script
 from jlebm_core.nets import ACTIVATIONS
 from jlebm_core.priors import EBMPrior
-from jlebm_core.systems import System
 
 pytestmark = pytest.mark.pages
 
@@ -23,7 +22,7 @@ LOAD = """async (source) => {
 }"""
 OPEN = """async (file) => {
   const bytes = new Uint8Array(await (await fetch("data:;base64," + file)).arrayBuffer());
-  window.model = new jx.Model(bytes).open();
+  window.model = new jx.Model({bytes}).open();
 }"""
 DECODE = "(codes) => codes.map((z) => [...model.decode(Float32Array.from(z))])"
 ENCODE = "(images) => images.map((x) => [...model.encode(Float32Array.from(x))])"
@@ -109,20 +108,9 @@ def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.fixture(scope="module")
-def glyphs():
-    """The nets for 32x32 colour, untrained, with statistics of batches that went through them."""
-    system = systems.build(systems.configure("joint-ebm", "glyphs", (3, 32, 32)), seed=0)
-    with torch.no_grad():
-        for _ in range(20):
-            x = system.generator.mean(torch.randn(32, system.prior.dim, generator=seeded(0)))
-            system.inference.posterior(x)
-    return system.eval()
-
-
-@pytest.mark.parametrize("name", [*EXPLORABLE, "glyphs"])
-def test_pixels_and_frame_time(engine, glyphs, name):
-    system: System = opened(engine, glyphs if name == "glyphs" else systems.shipped(name))
+@pytest.mark.parametrize("name", EXPLORABLE)
+def test_pixels_and_frame_time(engine, name):
+    system = opened(engine, systems.shipped(name))
     codes = system.prior.sample(60, rng=seeded(1))
     z = slider_values(system, codes)
     found = np.array(engine.evaluate(DECODE, z[:6].tolist()))
@@ -136,7 +124,7 @@ def test_pixels_and_frame_time(engine, glyphs, name):
     assert median <= limit * patience()
 
 
-@pytest.mark.parametrize("name", ["joint-ebm-mnist-s0", "vae-mnist-s0"])
+@pytest.mark.parametrize("name", ["joint-ebm-mnist-s0", "vae-mnist-s0", "joint-ebm-glyphs-s0"])
 def test_encoder(engine, name):
     system = opened(engine, systems.shipped(name))
     x = system.sample(6, rng=seeded(2))

@@ -391,7 +391,7 @@ def test_examples_are_those_of_the_data_set(reader):
 
 
 def test_models_with_other_layers_bring_their_own_sliders(browser, tmp_path, joint):
-    glyphs = systems.build(systems.configure("vlae", "glyphs", (3, 32, 32)), seed=0).eval()
+    glyphs = systems.shipped("joint-ebm-glyphs-s0")
     lebm = systems.shipped("lebm-mnist-s0")
     state = embed_data([LatentExplorer({"a": joint, "b": glyphs, "c": lebm})], drop_defaults=False)
     data = [json.dumps(part).replace("</", r"<\/") for part in state.values()]
