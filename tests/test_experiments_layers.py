@@ -41,7 +41,7 @@ def test_both_ladders_have_the_same_nets_dims_training_and_seeds():
         assert (other.seed, other.about) == (trial.seed, trial.about)
     shown = {(t.about["data"], t.about["variant"], t.seed) for t in ours}
     for data in layers.DIMS:
-        assert {(data, "thin", seed) for seed in (0, 1, 2)} <= shown
+        assert {(data, "plain", seed) for seed in (0, 1, 2)} <= shown
     assert all(t.config.dims == (2, 2, 2) for t in ours if t.config.data == "mnist")
 
 
