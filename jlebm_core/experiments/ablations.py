@@ -40,7 +40,8 @@ def seeds(
     return [Trial(f"{name}-s{i}", config, i, about, i in ship) for i in range(count)]
 
 
-# What could hold back the prior: its rate, its size, its penalty, the size of its steps, its time.
+# What could hold back the prior: its rate, its size, its penalty, the size of its steps, its time,
+# the form of f (a large constant, the best of LIPSCHITZ on frozen codes).
 STRONGER: dict[str, dict] = {
     "rate": {"lr_prior": 3e-4},
     "free": {"penalty": 0.001},
@@ -48,6 +49,7 @@ STRONGER: dict[str, dict] = {
     "fine": {"prior_steps": 120, "prior_step_size": 0.2},
     "smooth": {"prior_act": "silu"},
     "long": {"steps": 24_000},
+    "normalised": {"spectral_norm": 30.0},
 }
 
 
