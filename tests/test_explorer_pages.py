@@ -26,6 +26,11 @@ PIXELS = """(canvas) => {
   const {width, height} = canvas, context = canvas.getContext("2d");
   return [...context.getImageData(0, 0, width, height).data].filter((_, i) => i % 4 == 0);
 }"""
+CHANNELS = """(canvas) => {
+  const {width, height} = canvas, context = canvas.getContext("2d");
+  const {data} = context.getImageData(0, 0, width, height);
+  return [0, 1, 2].map((c) => [...data].filter((_, i) => i % 4 == c));
+}"""
 CLOCK = """const clock = setInterval(() => { // when the first picture has been drawn
   if (!document.querySelector(".jx-root")?.explorer?.link.hash) return;
   window.firstPicture = performance.now();
@@ -368,6 +373,23 @@ def test_another_model_is_fetched_and_chosen(reader, way):
     assert same_picture(r.pixels(), grey(systems.shipped(VLAE), r.state()["z"]))
     r.choose("MNIST: joint EBM prior", 0)
     assert r.state()["f"] != 0
+
+
+def test_colour_digits_in_four_layers(reader):
+    """The intro's third data set: its sliders, its picture in three channels, its encoder."""
+    r, system = reader(), systems.shipped("joint-ebm-glyphs-s0")
+    r.choose("Colour digits: joint EBM prior", 4)
+    r.press("z₁, 2", "ArrowRight", 20)
+    x = system.decode(torch.tensor([r.state()["z"]]))[0]
+    truth = ((x + 1) * 127.5).round().clamp(0, 255).flatten(1).numpy()
+    for channel, found in enumerate(r.page.locator(".jx-picture").evaluate(CHANNELS)):
+        assert same_picture(np.array(found), truth[channel])
+    r.tab("Encode")
+    r.page.get_by_label("Encode example 2").click()
+    r.settle()
+    image = torch.tensor(r.page.locator(".jx-seen").evaluate(CHANNELS)) / 127.5 - 1
+    code = system.encode(image.view(1, 3, 32, 32).float())[0].numpy()
+    np.testing.assert_allclose(r.state()["z"], code, atol=0.1)
 
 
 def test_a_model_that_does_not_come_leaves_the_present_one(browser, addresses):
