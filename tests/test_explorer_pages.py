@@ -31,6 +31,8 @@ CHANNELS = """(canvas) => {
   const {data} = context.getImageData(0, 0, width, height);
   return [0, 1, 2].map((c) => [...data].filter((_, i) => i % 4 == c));
 }"""
+CUT_OFF = """() => [...document.querySelectorAll(".jx-sliders .widget-label")]
+  .filter((e) => e.checkVisibility() && e.scrollWidth > e.clientWidth).map((e) => e.textContent)"""
 CLOCK = """const clock = setInterval(() => { // when the first picture has been drawn
   if (!document.querySelector(".jx-root")?.explorer?.link.hash) return;
   window.firstPicture = performance.now();
@@ -379,6 +381,7 @@ def test_colour_digits_in_four_layers(reader):
     """The intro's third data set: its sliders, its picture in three channels, its encoder."""
     r, system = reader(), systems.shipped("joint-ebm-glyphs-s0")
     r.choose("Colour digits: joint EBM prior", 4)
+    assert r.page.evaluate(CUT_OFF) == []  # the label "10" is the widest
     r.press("z₁, 2", "ArrowRight", 20)
     x = system.decode(torch.tensor([r.state()["z"]]))[0]
     truth = ((x + 1) * 127.5).round().clamp(0, 255).flatten(1).numpy()
