@@ -131,10 +131,12 @@ def test_a_table_from_nothing_then_after_a_cut(own_folders, monkeypatch, capsys)
         cut.setattr(runs.results, "record", interrupt)  # after the last checkpoint
         assert main([*command, *measure]) == 130
     assert [p.name for p in (own_folders / "runs").iterdir()] == ["vae-own-s0-smoke"]
+    assert main([*command, "--train-only"]) == 0  # needs no features
+    files = sorted((own_folders / "runs").glob("*/results.json"))
+    assert [results.read(f)["metrics"] for f in files] == [[], []]
     assert main([*command, *measure]) == 0
     shown = capsys.readouterr().out
     assert "| vae |" in shown and "| joint-ebm |" in shown
-    files = sorted((own_folders / "runs").glob("*/results.json"))
     assert [results.read(f)["steps"] for f in files] == [20, 20]
     assert all(results.read(f)["samples"] for f in files)
     before = [f.stat().st_mtime_ns for f in files]
