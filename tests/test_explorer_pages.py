@@ -561,7 +561,9 @@ def test_without_javascript_there_is_a_sentence(browser, addresses):
     context.close()
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "name", [*PAGES, "05_hierarchical_features.html", "08_long_run_langevin.html"]
+)
 def test_weight_and_start(browser, addresses, name):
     """What a server sends, compressed as servers do, and the time until the first picture."""
     seconds = []
