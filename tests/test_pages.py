@@ -11,13 +11,17 @@ PAGES = sorted(p.name for p in SITE.glob("*.html") if p.name not in GENERATED)
 WIDTHS = {"desk": 1280, "telephone": 390}
 SETTLED = """async () => {
   await document.fonts.ready;
-  if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
+  if (window.MathJax && MathJax.startup) {
+    await MathJax.startup.promise;
+    await MathJax.startup.document.lazyTypesetAll(); // not only what is near the window
+  }
   for (const image of document.images) await image.decode().catch(() => null);
 }"""
 EMPTY_IMAGES = """() => [...document.images].filter(i => !(i.complete && i.naturalWidth))
   .map(i => i.src.slice(0, 80))"""
 TOO_WIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-UNSET_MATH = "() => document.querySelectorAll('.math:not(:has(mjx-container))').length"
+UNSET_MATH = """() => document.querySelectorAll(
+  '.math:not(:has(mjx-container)), mjx-lazy').length"""
 WRONG_MATH = "() => document.querySelectorAll('mjx-merror').length"
 CUT_MATH = """() => [...document.querySelectorAll('mjx-container, mjx-mtable')]
   .filter(m => m.getBoundingClientRect().left < 0).length"""
@@ -77,4 +81,20 @@ def test_page(browser, addresses, name, way, width):
     assert page.evaluate(WRONG_MATH) == 0, "formulas that MathJax cannot read"
     assert page.evaluate(CUT_MATH) == 0, "formulas whose beginning cannot be reached"
     assert page.evaluate(TOO_WIDE) <= 0, "the page scrolls sideways"
+    page.close()
+
+
+def test_formulas_are_set_as_the_reader_comes_to_them(browser, addresses):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(f"{addresses['file']}/04_joint_prior.html", wait_until="load")
+    page.evaluate("() => MathJax.startup.promise")
+    count = "() => document.querySelectorAll('mjx-lazy').length"
+    left = page.evaluate(count)
+    assert left > page.locator(".math").count() / 2
+    page.evaluate("""() => [...document.querySelectorAll('.math')]
+      .filter((m) => m.checkVisibility()).at(-1).scrollIntoView({block: 'center'})""")
+    page.wait_for_function(f"() => document.querySelectorAll('mjx-lazy').length < {left}")
+    before = page.evaluate(count)
+    page.locator("details:has(mjx-lazy) > summary").last.click()  # a solution that was folded
+    page.wait_for_function(f"() => document.querySelectorAll('mjx-lazy').length < {before}")
     page.close()

@@ -10,12 +10,13 @@ npm install --prefix "$work" --silent --no-audit --no-fund --ignore-scripts \
 from="$work/node_modules"
 
 rm -rf widgets mathjax
-mkdir -p widgets mathjax/output/chtml/fonts licences
+mkdir -p widgets mathjax/output/chtml/fonts mathjax/ui licences
 cp "$from/requirejs/require.js" widgets/
 cp "$from/@jupyter-widgets/html-manager/dist/"embed-amd.js widgets/
 cp "$from/@jupyter-widgets/html-manager/dist/"*.woff2 widgets/  # the icons of its buttons
 cp "$from/anywidget/dist/index.js" widgets/anywidget.js
 cp "$from/mathjax/es5/tex-chtml-full.js" mathjax/
+cp "$from/mathjax/es5/ui/lazy.js" mathjax/ui/
 cp -r "$from/mathjax/es5/output/chtml/fonts/woff-v2" mathjax/output/chtml/fonts/
 
 cp "$from/anywidget/LICENSE" licences/anywidget.txt
