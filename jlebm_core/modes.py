@@ -25,6 +25,7 @@ from .systems import System
 
 MODES = ("smoke", "load", "train")
 SMOKE_IMAGES = 400
+DIGITS = ("mnist", "glyphs", "svhn", "svhn-extra")  # sets whose classes are digits
 
 
 class Trained(NamedTuple):
@@ -156,7 +157,7 @@ def test_codes(trained: Trained) -> tuple[Tensor, Tensor] | None:
 def explorable(trained: Trained, title: str) -> Export:
     """``trained`` for the latent explorer, with what its results say of each layer."""
     config, notes = trained.system.config, []
-    label = "class" if config.data == "fashion-mnist" else "digit"
+    label = "digit" if config.data in DIGITS else "class"
     for layer in range(1, len(config.dims) + 1):
         rate = results.metric(trained.results, "label_change_rate", layer=layer, reading="marginal")
         known = rate is not None and len(config.dims) > 1

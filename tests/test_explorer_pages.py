@@ -465,8 +465,10 @@ def test_the_link_restores_the_state(reader, joint):
     there = reader(f"intro.html#explorer=vlae-mnist&z={code}&keep=3&panel=langevin")
     there.page.wait_for_function("() => document.querySelector('.jx-root').explorer.index === 1")
     assert there.state()["z"] == [0.5] * 10 and there.state()["keep"] == [False, False, True]
+    first = reader("intro.html").state()["z"]
     for wrong in ("#explorer=nothing&z=1", "#explorer=joint-ebm-mnist&z=1_2", "#conventions"):
-        assert reader("intro.html" + wrong).state()["index"] == 0  # not ours: nothing happens
+        state = reader("intro.html" + wrong).state()  # not ours: nothing happens
+        assert state["index"] == 0 and state["z"] == first
 
 
 def test_the_plane_shows_density_and_chains(reader):

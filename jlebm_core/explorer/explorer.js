@@ -78,9 +78,11 @@ export class Explorer {
         () => false,
       );
       if (this.wanted !== model) return false;
-      this.status.textContent = came ? "" : `${model.title} could not be loaded.`;
-      if (!came) this.chooser.selectedIndex = this.index;
-      if (!came) return false;
+      if (!came) {
+        this.status.textContent = `${model.title} could not be loaded.`;
+        this.chooser.selectedIndex = this.index;
+        return false;
+      }
     }
     this.status.textContent = "";
     this.stopPanels();
@@ -209,8 +211,11 @@ export class Explorer {
     const given = new URLSearchParams(fragment.replace(/^#/, ""));
     const index = this.models.findIndex((m) => m.name === given.get("explorer"));
     const z = (given.get("z") ?? "").split("_").map(Number);
-    if (index < 0 || !z.every(Number.isFinite) || !(await this.choose(index, false))) return false;
-    if (z.length !== this.z.length) return this.choose(0, false).then(() => false);
+    if (index < 0 || !z.every(Number.isFinite)) return false;
+    const model = this.models[index];
+    await model.fetch().catch(() => {}); // then choose says so
+    if (model.bytes && z.length !== model.open().size) return false;
+    if (!(await this.choose(index, false))) return false;
     const kept = (given.get("keep") ?? "").split("-");
     this.keep = this.model.dims.map((_, i) => kept.includes(String(i + 1)));
     const panel = this.panels.find((p) => p.title.toLowerCase() === given.get("panel"));
