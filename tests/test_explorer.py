@@ -228,6 +228,14 @@ def test_export_from_the_command_line(tmp_path, capsys):
     assert "no trained system" in capsys.readouterr().err and not (tmp_path / "x").exists()
 
 
+def test_codes_of_images_come_along_under_a_name_of_their_own(tmp_path):
+    codes = torch.randn(7, 4, generator=torch.Generator().manual_seed(6))
+    blob = describe(EBMPrior((2, 2), (5,)), name="clouds", codes=codes).to_bytes()
+    (tmp_path / "x").write_bytes(blob)
+    done = read(tmp_path / "x")
+    assert done.description["name"] == "clouds" and torch.equal(done.tensors["codes"], codes.half())
+
+
 def test_what_is_no_export_is_refused(tmp_path):
     (tmp_path / "x").write_bytes(b"something else")
     for file in (tmp_path / "x", tmp_path / "none"):

@@ -40,6 +40,19 @@ HELD = """() => {
   for (let k = 0; k < 9; k++) jx.langevinStep(model.f, z, random, {stepSize: 0.3, free});
   return [...z];
 }"""
+SHADES = """([z, at, side]) => {
+  const shades = ["#000000", "#404040", "#808080", "#c0c0c0", "#ffffff"]; // in proportion
+  const plane = new jx.Plane(model, at, {side, shades}), job = plane.shade(Float32Array.from(z));
+  while (!job.next().done);
+  const {data} = plane.background.getContext("2d").getImageData(0, 0, side, side);
+  return [...data].filter((_, i) => i % 4 == 0);
+}"""
+CLOUD = """([z, steps, stepSize, free]) => {
+  const cloud = new jx.Cloud(model, new jx.Random(3), 2000);
+  cloud.restart(z, free);
+  for (let k = 0; k < steps; k++) cloud.step({stepSize, free});
+  return cloud.codes.map((code) => [...code]);
+}"""
 FRAME = """(codes) => {
   const canvas = document.createElement("canvas"), times = [];
   for (const z of codes) {
@@ -195,6 +208,34 @@ def test_kept_coordinates_stay_and_the_rest_does_not_change_its_noise(engine):
     held = engine.evaluate(HELD)
     free = engine.evaluate(CHAIN, [[1, 2, 3], 5, 9, 0.3, 1])
     assert held[1] == 2 and (held[0], held[2]) == (free[0], free[2]) and free[1] != 2
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_shades_are_the_density_of_a_layer_given_the_other(engine, at):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        prior = EBMPrior((2, 2), (30, 30))
+    for w in prior.parameters():
+        w.data = (1.5 * w).half().float()
+    opened(engine, prior)
+    reach, side, z = describe(prior).description["reach"], 25, [1.0, -0.5, 0.7, 1.2]
+    places = reach * ((2 * torch.arange(side) + 1) / side - 1)
+    codes = torch.tensor(z).repeat(side * side, 1)
+    codes[:, at], codes[:, at + 1] = places.repeat(side), -places.repeat_interleave(side)
+    log = prior.log_prob(codes).detach()
+    found = np.array(engine.evaluate(SHADES, [z, at, side]))
+    np.testing.assert_allclose(found, 255 * (log - log.max()).exp(), atol=2)
+    assert 10 < (found > 128).sum() < 300  # neither a spike nor flat
+
+
+def test_a_cloud_has_the_exact_variance_and_holds_what_is_kept(engine):
+    opened(engine, EBMPrior((2, 2), hidden=()))
+    s, free = 0.6, [1, 1, 0, 0]
+    codes = np.array(engine.evaluate(CLOUD, [[9, 9, 1, 2], 60, s, free]))
+    assert (codes[:, 2:] == [1, 2]).all()
+    exact = 1 / (1 - s**2 / 4)
+    assert abs(codes[:, :2].var() / exact - 1) < 5 * math.sqrt(2 / 4000)
+    assert abs(codes[:, :2].mean()) < 5 * math.sqrt(exact / 4000)
 
 
 @pytest.mark.parametrize("row", ["sri", "biva"])

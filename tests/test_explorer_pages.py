@@ -17,7 +17,9 @@ from jlebm_core.explorer import LatentExplorer
 pytestmark = pytest.mark.pages
 
 JOINT, VLAE = "joint-ebm-mnist-s0", "vlae-mnist-s0"
-PAGES = ["intro.html", "02_latent_ebm.html", "04_joint_prior.html"]
+PAGES = [
+    *("intro.html", "02_latent_ebm.html", "04_joint_prior.html", "05_hierarchical_features.html"),
+]
 STATE = """() => {
   const {z, keep, model, focus, index} = document.querySelector(".jx-root").explorer;
   return {z: [...z], keep, focus, index, f: model.f.value(z), dims: model.dims};
@@ -38,9 +40,9 @@ CLOCK = """const clock = setInterval(() => { // when the first picture has been 
   window.firstPicture = performance.now();
   clearInterval(clock);
 }, 20);"""
-PLANE = """() => {
-  const {reach, cloud, trail} = document.querySelector(".jx-root").explorer.plane;
-  return {reach, cloud: cloud.map((z) => [...z]), trail: trail.length};
+CLOUD = """() => {
+  const {planes: [{reach}], cloud} = document.querySelector(".jx-root").explorer;
+  return {reach, codes: cloud.codes.map((z) => [...z]), trail: cloud.trail.length};
 }"""
 NAMELESS = """() => [...document.querySelectorAll(
     ".jx-explorer :is(button, select, input, a, [role=slider], [role=img])")]
@@ -84,7 +86,8 @@ class Reader:
         self.page.goto(f"{address}/{name}")
         self.page.wait_for_selector(".jx-picture")
         self.page.wait_for_selector(".jx-layer .noUi-handle")
-        self.page.locator(".jx-explorer").scroll_into_view_if_needed()
+        self.root = self.page.locator(".jx-explorer").first
+        self.root.scroll_into_view_if_needed()
         self.settle()
 
     def _listen(self, message):
@@ -105,10 +108,10 @@ class Reader:
         return np.array(self.page.locator(selector).nth(k).evaluate(PIXELS))
 
     def button(self, name):
-        return self.page.get_by_role("button", name=name, exact=True)
+        return self.root.get_by_role("button", name=name, exact=True)
 
     def tab(self, name):
-        self.page.get_by_role("tab", name=name).click()
+        self.root.get_by_role("tab", name=name).click()
         self.settle()
 
     def choose(self, title, index):
@@ -474,8 +477,8 @@ def test_the_link_restores_the_state(reader, joint):
 def test_the_plane_shows_density_and_chains(reader):
     r = reader("02_latent_ebm.html")
     assert r.state()["dims"] == [2] and r.page.get_by_role("tab").count() == 0
-    before, first = r.page.evaluate(PLANE), r.pixels()
-    assert len(before["cloud"]) == 200 and before["trail"] == 0
+    before, first = r.page.evaluate(CLOUD), r.pixels()
+    assert len(before["codes"]) == 200 and before["trail"] == 0
     r.page.locator(".jx-picture").click(position={"x": 170, "y": 85})
     r.settle()
     width = r.page.locator(".jx-picture").bounding_box()["width"]
@@ -484,9 +487,48 @@ def test_the_plane_shows_density_and_chains(reader):
     for _ in range(5):
         r.button("Step").click()
     r.settle()
-    after = r.page.evaluate(PLANE)
-    assert after["trail"] == 5 and np.all(np.array(after["cloud"]) != np.array(before["cloud"]))
+    after = r.page.evaluate(CLOUD)
+    assert after["trail"] == 5 and np.all(np.array(after["codes"]) != np.array(before["codes"]))
     assert (r.pixels() != first).any()
+
+
+def test_clouds_of_two_layers(reader):
+    r = reader("05_hierarchical_features.html")
+    assert r.state()["dims"] == [2, 2]
+    pictures = r.root.locator(".jx-plane")  # top layer first
+
+    def colours(k):
+        "How many pixels of a plane are blue, orange, grey, white."
+        red, green, blue = np.array(pictures.nth(k).evaluate(CHANNELS))
+        grey = (red == green) & (green == blue)
+        return (blue > red).sum(), (red > blue).sum(), (grey & (red < 250)).sum()
+
+    r.button("Restart at N(0, I)").click()
+    r.settle()
+    start = np.array(r.page.evaluate(CLOUD)["codes"])
+    assert start.shape == (200, 4) and abs(start.mean()) < 5 / 800**0.5
+    for k in (0, 1):
+        assert min(colours(k)) > 2000
+    z, before = r.state()["z"], r.pixels(".jx-plane", 1)
+    box = pictures.nth(0).bounding_box()
+    pictures.nth(0).click(position={"x": 0.2 * box["width"], "y": 0.7 * box["height"]})
+    r.settle()
+    moved, reach = r.state()["z"], r.page.evaluate(CLOUD)["reach"]
+    assert moved[:2] == z[:2] and r.state()["focus"] == 2
+    np.testing.assert_allclose(moved[2:], [-0.6 * reach, -0.4 * reach], atol=0.05)
+    assert (r.pixels(".jx-plane", 1) != before).any()  # the density given another z_2
+
+    r.root.locator(".jx-title input[type=checkbox]").first.check()  # z_2
+    r.button("Restart at N(0, I)").click()
+    r.button("Run").click()
+    r.page.wait_for_timeout(1500)
+    assert colours(0)[2] < 2000  # while it runs there are dots alone
+    r.button("Pause").click()
+    r.settle()
+    codes = np.array(r.page.evaluate(CLOUD)["codes"])
+    assert (codes[:, 2:] == codes[0, 2:]).all() and codes[:, :2].std() > 0.3
+    np.testing.assert_allclose(codes[0, 2:], moved[2:], atol=1e-6)
+    assert colours(0)[2] > 2000
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -563,9 +605,7 @@ def test_without_javascript_there_is_a_sentence(browser, addresses):
     context.close()
 
 
-@pytest.mark.parametrize(
-    "name", [*PAGES, "05_hierarchical_features.html", "08_long_run_langevin.html"]
-)
+@pytest.mark.parametrize("name", [*PAGES, "08_long_run_langevin.html"])
 def test_weight_and_start(browser, addresses, name):
     """What a server sends, compressed as servers do, and the time until the first picture."""
     seconds = []

@@ -1,8 +1,9 @@
-// The panel of the prior's chain: step by step or running, f over the steps beneath.
+// The panel of the prior's chain: step by step or running, f over the steps beneath. Where layers
+// have two dimensions, each is a plane with chains on their way and the codes of images.
 import { langevinStep, normalCode } from "./chain.js";
+import { Curve } from "./curve.js";
 import { Panel } from "./panels.js";
 import { button, h, knob } from "./parts.js";
-import { Curve } from "./plots.js";
 
 const PACE = 30; // milliseconds a step when running
 const LEAP = 60; // steps at once for those who asked for less motion
@@ -15,6 +16,7 @@ export class ChainPanel extends Panel {
     this.heat = knob("temperature", { min: 0, max: 2, step: 0.05, value: 1 }, () => {});
     this.runButton = button("Run", () => this.toggle(), { ariaPressed: "false" });
     this.status = h("span.hint", { role: "status" });
+    this.clouds = h("div.clouds");
     this.element.append(
       h(
         "div.row",
@@ -28,6 +30,7 @@ export class ChainPanel extends Panel {
         this.status,
       ),
       h("div.row", {}, this.size.element, this.heat.element),
+      this.clouds,
       h("p.axis", {}, "f(z), step by step"),
       this.curve.element,
     );
@@ -43,6 +46,45 @@ export class ChainPanel extends Panel {
     this.steps = 0;
     this.curve.clear();
     this.say();
+    this.renewClouds();
+  }
+
+  // Top layer first, as the sliders. A prior of two dimensions has its plane in the picture's place.
+  renewClouds() {
+    const { explorer } = this,
+      { model, planes, flat } = explorer,
+      codes = model.codes.length ? ", orange: codes of images" : "",
+      names = planes.map((_, i) => model.layerName(i));
+    this.layers = (flat ? [] : planes)
+      .map((plane, i) => {
+        const others = names.filter((_, j) => j !== i).join(", "),
+          given = others && ` given ${others}`,
+          text = `${names[i]}. Blue: chains${codes}. Grey: its density${given}`;
+        const canvas = h("canvas.plane", {
+          role: "img",
+          ariaLabel: text,
+          onclick: (event) => explorer.moveOnPlane(plane, event),
+        });
+        return { plane, canvas, figure: h("div", {}, canvas, h("p.axis", {}, text)) };
+      })
+      .reverse();
+    this.clouds.replaceChildren(...this.layers.map(({ figure }) => figure));
+    this.clouds.hidden = !this.layers.length;
+  }
+
+  moved() {
+    if (this.layers.length) this.explorer.slices.put("panel", this.paint());
+  }
+
+  // The dots at once; the shades, which cost more, when the chain rests.
+  *paint() {
+    const { z, cloud, model } = this.explorer;
+    for (const { plane, canvas } of this.layers) plane.draw(canvas, z, cloud, model.codes);
+    if (this.timer) return;
+    for (const { plane, canvas } of this.layers) {
+      yield* plane.shade(z);
+      plane.draw(canvas, z, cloud, model.codes);
+    }
   }
 
   options() {
@@ -57,15 +99,14 @@ export class ChainPanel extends Panel {
   // n steps of the chain from where the code is. Kept layers stay: the others follow p given them.
   advance(n) {
     const { explorer } = this,
-      { model, z, plane, random } = explorer,
+      { model, z, cloud, random } = explorer,
       options = this.options();
-    if (plane && !this.steps) plane.trail = [];
+    if (cloud && !this.steps) cloud.trail = [];
     for (let k = 0; k < n; k++) {
-      plane?.trail.push(Float32Array.from(z));
+      cloud?.follow(z);
       this.curve.add(langevinStep(model.f, z, random, options));
-      plane?.cloud.forEach((p) => langevinStep(model.f, p, random, options));
+      cloud?.step(options);
     }
-    plane?.trail.splice(0, plane.trail.length - 40);
     this.steps += n;
     this.curve.draw();
     this.say();
@@ -84,7 +125,7 @@ export class ChainPanel extends Panel {
     this.steps = 0;
     this.curve.clear();
     this.say();
-    explorer.plane?.restart();
+    explorer.cloud?.restart(explorer.z, free);
     explorer.setCode(noise.map((v, i) => (free[i] ? v : explorer.z[i])));
   }
 
@@ -114,6 +155,7 @@ export class ChainPanel extends Panel {
     this.runButton.textContent = "Run";
     this.runButton.ariaPressed = "false";
     this.status.setAttribute("aria-live", "polite");
+    this.moved();
     this.explorer.announce(this.explorer);
   }
 }

@@ -2,7 +2,7 @@
 import { Random } from "./chain.js";
 import { Model } from "./model.js";
 import { button, h, paint, roving, Slices } from "./parts.js";
-import { Plane } from "./plots.js";
+import { ALONE, Cloud, LAYER, Plane } from "./planes.js";
 import { ComparePanel, WalkPanel } from "./panels.js";
 import { ChainPanel } from "./chain_panel.js";
 import { EncodePanel } from "./encode_panel.js";
@@ -45,7 +45,7 @@ export class Explorer {
     this.head = h("div.head", {}, label, this.status, this.link);
     this.canvas = h("canvas.picture", {
       role: "img",
-      onclick: (event) => this.plane && this.moveOnPlane(event),
+      onclick: (event) => this.flat && this.moveOnPlane(this.planes[0], event),
     });
     this.readout = h("output.readout", {});
     const zero = () => this.setCode(new Float32Array(this.z.length));
@@ -94,9 +94,12 @@ export class Explorer {
       this.keep = this.model.dims.map(() => false);
       this.focus = this.z.length - 1;
     }
-    const { decode, size, f, description } = this.model;
-    this.plane = !decode && size === 2 ? new Plane(f, description.reach, this.random) : null;
-    this.root.classList.toggle("jx-flat", Boolean(this.plane));
+    const { decode, size, dims, start } = this.model;
+    this.flat = !decode && size === 2;
+    const planes = this.flat ? [0] : dims.every((d) => d === 2) ? start : [];
+    this.planes = planes.map((at) => new Plane(this.model, at, this.flat ? ALONE : LAYER));
+    this.cloud = planes.length ? new Cloud(this.model, this.random) : null;
+    this.root.classList.toggle("jx-flat", this.flat);
     const usable = this.panels.filter((panel) => panel.fits(this.model));
     this.panels.forEach((panel, k) => {
       this.tabs.children[k].hidden = !usable.includes(panel);
@@ -106,8 +109,9 @@ export class Explorer {
     this.canvas.ariaLabel = decode
       ? "The image that the generator makes of the code"
       : "The density of the prior, with chains";
-    this.hint.textContent = this.plane ? PLANE_HINT : IMAGE_HINT;
-    this.show(usable.includes(this.active) ? this.active : usable[0]);
+    this.hint.textContent = this.flat ? PLANE_HINT : IMAGE_HINT;
+    const first = (planes.length && usable.find((p) => p instanceof ChainPanel)) || usable[0];
+    this.show(usable.includes(this.active) ? this.active : first);
     this.setCode(this.z, tell);
     return true;
   }
@@ -119,7 +123,7 @@ export class Explorer {
   }
 
   setCoordinate(i, value, tell = true) {
-    if (this.plane) this.plane.trail = [];
+    if (this.cloud) this.cloud.trail = [];
     this.z[i] = value;
     this.focus = i;
     if (tell) this.announce(this);
@@ -131,15 +135,10 @@ export class Explorer {
     this.refresh();
   }
 
-  moveOnPlane(event) {
-    const { left, top, width } = this.canvas.getBoundingClientRect(),
-      { reach } = this.plane;
-    this.plane.trail = [];
-    this.setCode(
-      [event.clientX - left, width - event.clientY + top].map(
-        (at) => reach * ((2 * at) / width - 1),
-      ),
-    );
+  moveOnPlane(plane, event) {
+    this.cloud.trail = [];
+    this.focus = plane.at;
+    this.setCode(plane.placed(event, this.z));
   }
 
   refresh() {
@@ -150,7 +149,10 @@ export class Explorer {
   *picture() {
     const { decode, image, f } = this.model;
     if (decode) paint(this.canvas, decode(this.z), image);
-    else if (this.plane) this.plane.draw(this.canvas, this.z);
+    else if (this.flat) {
+      yield* this.planes[0].shade(this.z);
+      this.planes[0].draw(this.canvas, this.z, this.cloud);
+    }
     this.readout.textContent = this.model.learned
       ? `f(z) = ${f.value(this.z).toFixed(2)}`
       : "f(z) = 0: the prior is N(0, I)";

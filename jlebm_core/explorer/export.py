@@ -233,11 +233,15 @@ def describe(
     title: str | None = None,
     notes: Sequence[str] = (),
     encoder: bool | None = None,
+    name: str | None = None,
+    codes: Tensor | None = None,
 ) -> Export:
     """The export of a system, or of a prior alone, which has no image.
 
     ``title`` is what a chooser shows, ``notes`` a few words on each layer, bottom first. The
     inference network comes along if it can and fits (None), in any case (True), or not (False).
+    ``name`` tells models apart in links (None: system and data). ``codes`` of images, (N, D), are
+    drawn beside the chains where every layer has two dimensions.
     Raises UsageError for a part or a layer that the explorer does not know.
     """
     system = part if isinstance(part, System) else None
@@ -251,7 +255,7 @@ def describe(
     description = {
         "format": "jlebm-explorer-1",
         "title": title or " on ".join(origin),
-        "name": "-".join(origin),
+        "name": name or "-".join(origin),
         "data": origin[-1],
         "symbol": "ε" if noises else "z",
         "dims": list(prior.dims),
@@ -266,6 +270,8 @@ def describe(
         program = generator_program(system.generator, prior)
         description |= {"image": list(system.config.image), "generator": program.to_json()}
         tensors |= checkpoints.halved(program.tensors)
+    if codes is not None:
+        tensors["codes"] = codes.half()
     bare = Export(description, tensors)
     if not system or encoder is False or not encoder and (noises or not _known(system.inference)):
         return bare

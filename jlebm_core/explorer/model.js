@@ -16,6 +16,10 @@ async function weights(source) {
   return Uint8Array.from(text, (c) => c.charCodeAt(0));
 }
 
+// The rows of a tensor, none without one
+const rows = ({ shape: [n, width], data } = { shape: [0, 0] }) =>
+  Array.from({ length: n }, (_, k) => data.subarray(k * width, (k + 1) * width));
+
 // An export, unpacked: what a panel may ask of it. Networks are built when they are first needed.
 export class Model {
   // bytes of the export, or none and the source of a script that brings them
@@ -36,6 +40,7 @@ export class Model {
     this.learned = prior.f.layers.length > 0;
     this.decode = generator && compile(generator, tensors);
     this.encode = encoder && compile(encoder, tensors);
+    this.codes = rows(tensors.codes);
     this.layerOf = dims.flatMap((d, i) => Array(d).fill(i));
     this.start = dims.map((_, i) => dims.slice(0, i).reduce((a, b) => a + b, 0));
     return this;

@@ -21,8 +21,8 @@ from .export import Export, describe
 
 HERE = Path(__file__).parent
 MODULES = (  # in order of dependence
-    *("maps", "nets", "chain", "parts", "model", "plots"),
-    *("panels", "chain_panel", "encode_panel", "explorer", "widget"),
+    *("maps", "nets", "chain", "parts", "model", "curve"),
+    *("planes", "panels", "chain_panel", "encode_panel", "explorer", "widget"),
 )
 STEP = 0.05  # of a slider
 Part = System | StandardNormal | Export
