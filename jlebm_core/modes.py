@@ -154,7 +154,7 @@ def test_codes(trained: Trained) -> tuple[Tensor, Tensor] | None:
     return encode_all(trained.system, test.images), test.labels
 
 
-def explorable(trained: Trained, title: str, **options) -> Export:
+def explorable(trained: Trained, **options) -> Export:
     """``trained`` for the latent explorer, with what its results say of each layer.
 
     ``options`` are those of ``explorer.describe``.
@@ -165,7 +165,7 @@ def explorable(trained: Trained, title: str, **options) -> Export:
         rate = results.metric(trained.results, "label_change_rate", layer=layer, reading="marginal")
         known = rate is not None and len(config.dims) > 1
         notes.append(f"new draws change the {label} in {rate:.0%}" if known else "")
-    return describe(trained.system, title=title, notes=notes, **options)
+    return describe(trained.system, notes=notes, **options)
 
 
 def aggregated_posterior(trained: Trained, n: int, *, rng: torch.Generator | None = None) -> Tensor:

@@ -197,22 +197,30 @@ def test_each_widget_gets_a_sentence_for_readers_without_javascript():
     assert empty == {"body": ""}
 
 
-def test_a_page_keeps_the_first_model_and_others_go_into_scripts(tmp_path):
+def test_weights_of_models_go_from_the_page_into_scripts(tmp_path):
     def buffer(name, index, data):
         return {"path": [name, index], "data": data, "encoding": "base64"}
 
     buffers = [buffer("exports", 0, "Zmlyc3Q="), buffer("exports", 1, "c2Vjb25k")]
     buffers.append(buffer("examples", 1, "aW1hZ2Vz"))
     state = {"exports": [None, None], "sources": ["", ""], "title": "</script>"}
-    page = {"state": {"canvas": {"state": state, "buffers": buffers}, "slider": {"state": {}}}}
+    box = {"state": {"children": ["IPY_MODEL_slider", "IPY_MODEL_canvas"]}}
+    canvas = {"state": state, "buffers": buffers}
+    page = {"state": {"canvas": canvas, "slider": {"state": {}}, "box": box}}
     attributes = {"type": widget_pages.STATE, "body": json.dumps(page)}
     script, other = SimpleNamespace(attributes=attributes), SimpleNamespace(attributes={})
+    view = widget_pages.VIEW + json.dumps({"model_id": "box"}) + "</script>"
     context = {"script_files": [other, script], "pathto": lambda path, _: f"../{path}"}
+    context["body"] = f"<p>x</p>{view}"
     for _ in range(2):  # what has moved stays where it is
         widget_pages.move_weights(SimpleNamespace(outdir=tmp_path), "", "", context, None)
     assert "</script>" not in attributes["body"]
     canvas = json.loads(attributes["body"])["state"]["canvas"]
-    assert [b["path"] for b in canvas["buffers"]] == [["exports", 0], ["examples", 1]]
-    (file,) = (tmp_path / "_static/models").iterdir()
-    assert canvas["state"]["sources"] == ["", f"../_static/models/{file.name}"]
-    assert file.stem in file.read_text() and "c2Vjb25k" in file.read_text()
+    assert [b["path"] for b in canvas["buffers"]] == [["examples", 1]]
+    assert len(list((tmp_path / "_static/models").iterdir())) == 2
+    for source, data in zip(canvas["state"]["sources"], ("Zmlyc3Q=", "c2Vjb25k"), strict=True):
+        file = tmp_path / source.removeprefix("../")
+        assert source.startswith("../_static/models/")
+        assert file.stem in file.read_text() and data in file.read_text()
+    (first, _) = canvas["state"]["sources"]
+    assert context["body"] == f'<script async src="{first}"></script><p>x</p>{view}'

@@ -84,10 +84,10 @@ class Reader:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", self._follow)
         self.page.goto(f"{address}/{name}")
-        self.page.wait_for_selector(".jx-picture")
         self.page.wait_for_selector(".jx-layer .noUi-handle")
         self.root = self.page.locator(".jx-explorer").first
         self.root.scroll_into_view_if_needed()
+        self.page.wait_for_selector(".jx-picture")
         self.settle()
 
     def _listen(self, message):
@@ -534,6 +534,9 @@ def test_clouds_of_two_layers(reader):
 @pytest.mark.parametrize("name", PAGES)
 def test_everything_has_a_name_and_answers_the_keyboard(reader, name):
     r = reader(name)
+    for explorer in r.page.locator(".jx-explorer").all():
+        explorer.scroll_into_view_if_needed()  # then its weights come
+        explorer.locator(".jx-picture").wait_for()
     for tab in r.page.get_by_role("tab").all():
         tab.focus()  # as the arrow keys do
         r.settle()

@@ -1,18 +1,21 @@
 """Sphinx extension: what widgets need on a page. A sentence in place of each for readers without
-JavaScript; and weights that only some readers ask for, in files of their own.
+JavaScript; and the weights of the explorers' models, in files of their own.
 
-An explorer with several models shows the first one when the page opens. The others' weights are
-taken out of the page's widget state and written once for all pages, as scripts, since a page that
-is opened as a file may load scripts but nothing else. ``explorer/model.js`` loads them.
+They are taken out of the page's widget state and written once for all pages, as scripts, since a
+page that is opened as a file may load scripts but nothing else. The page itself loads the first
+model of its first explorer, beside all else; a further explorer loads its own when the reader comes
+near it, and every explorer another model when it is chosen (``explorer/model.js``).
 """
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
 VIEW = '<script type="application/vnd.jupyter.widget-view+json">'
+VIEWS = re.compile(re.escape(VIEW) + "(.*?)</script>", re.DOTALL)
 STATE = "application/vnd.jupyter.widget-state+json"
 WEIGHTS = "_static/models"
 SENTENCE = (
@@ -27,19 +30,31 @@ def add_sentences(app, pagename, templatename, context, doctree) -> None:
 
 
 def move_weights(app, pagename, templatename, context, doctree) -> None:
-    """Leave in the page the weights of the first model of each explorer alone."""
+    """Take the weights of all models out of the page; it loads those that it shows first."""
     for script in context.get("script_files", []):
         attributes = getattr(script, "attributes", {})
         if attributes.get("type") != STATE:
             continue
         page = json.loads(attributes["body"])
-        for widget in page["state"].values():
+        state = page["state"]
+        for widget in state.values():
             for buffer in [b for b in widget.get("buffers", []) if b["path"][0] == "exports"]:
-                if (index := buffer["path"][1]) > 0:
-                    widget["buffers"].remove(buffer)
-                    name = write_weights(Path(app.outdir, WEIGHTS), buffer["data"])
-                    widget["state"]["sources"][index] = context["pathto"](f"{WEIGHTS}/{name}", 1)
+                widget["buffers"].remove(buffer)
+                name = write_weights(Path(app.outdir, WEIGHTS), buffer["data"])
+                source = context["pathto"](f"{WEIGHTS}/{name}", 1)
+                widget["state"]["sources"][buffer["path"][1]] = source
         attributes["body"] = json.dumps(page).replace("</", r"<\/")
+        first = first_weights(state, context["body"])
+        if first and first not in context["body"]:
+            context["body"] = f'<script async src="{first}"></script>' + context["body"]
+
+
+def first_weights(state: dict, body: str) -> str | None:
+    """The script of the model that the first explorer of a page shows, if there is one."""
+    shown = (json.loads(view)["model_id"] for view in VIEWS.findall(body))
+    parts = (child for box in shown for child in state[box]["state"].get("children", []))
+    canvases = (state[child.removeprefix("IPY_MODEL_")]["state"] for child in parts)
+    return next((c["sources"][0] for c in canvases if c.get("sources")), None)
 
 
 def write_weights(folder: Path, data: str) -> str:

@@ -1,6 +1,5 @@
 // The explorer on a page: one code z, its picture, and panels that move it.
 import { Random } from "./chain.js";
-import { Model } from "./model.js";
 import { button, h, paint, roving, Slices } from "./parts.js";
 import { ALONE, Cloud, LAYER, Plane } from "./planes.js";
 import { ComparePanel, WalkPanel } from "./panels.js";
@@ -15,11 +14,11 @@ const PLANE_HINT =
   "to put it elsewhere.";
 
 export class Explorer {
-  // models: {bytes or source, name, title} of each, bytes of the first; examples: {set, data,
-  // shape (n, C, H, W)} of each data set; announce(explorer): called when code or model changed
-  // here and the outside should know
+  // models: of class Model, the first one with its bytes; examples: {set, data, shape (n, C, H, W)}
+  // of each data set; announce(explorer): called when code or model changed here and the outside
+  // should know
   constructor(root, { models, examples = [], announce = () => {} }) {
-    Object.assign(this, { root, examples, announce, models: models.map((m) => new Model(m)) });
+    Object.assign(this, { root, examples, announce, models });
     this.random = new Random(Math.random() * 2 ** 32);
     this.slices = new Slices();
     this.calm = matchMedia("(prefers-reduced-motion: reduce)").matches;

@@ -7,13 +7,14 @@ const SUBSCRIPT = "₀₁₂₃₄₅₆₇₈₉";
 const subscript = (n) => [...String(n)].map((d) => SUBSCRIPT[d]).join("");
 
 // What a script brings: bytes in base64, under the name of its file. Scripts come from `file://` as
-// well, where `fetch` is not allowed.
+// well, where `fetch` is not allowed. The page may have brought it already.
 async function weights(source) {
-  await new Promise((resolve, reject) =>
-    document.head.append(h("script", { onload: resolve, onerror: reject, src: source })),
-  );
-  const text = atob(globalThis.jlebmWeights[source.match(/([^/]+)\.js$/)[1]]);
-  return Uint8Array.from(text, (c) => c.charCodeAt(0));
+  const name = source.match(/([^/]+)\.js$/)[1];
+  if (!globalThis.jlebmWeights?.[name])
+    await new Promise((resolve, reject) =>
+      document.head.append(h("script", { onload: resolve, onerror: reject, src: source })),
+    );
+  return Uint8Array.from(atob(globalThis.jlebmWeights[name]), (c) => c.charCodeAt(0));
 }
 
 // The rows of a tensor, none without one

@@ -2,13 +2,46 @@
 // linked to (z0, z1, .., keep1, ..), in a live kernel and on a page without one alike. The trait
 // `code` holds the exact code; a slider shows it rounded to its step and cut off at its ends.
 import { Explorer } from "./explorer.js";
+import { Model } from "./model.js";
+import { h } from "./parts.js";
 
 const QUIET = 200; // milliseconds between two messages to the sliders while a chain runs
+const NEAR = "1000px"; // to the window: then an explorer fetches what its page does not
 
-function render({ model, el }) {
+const near = (el) =>
+  new Promise((resolve) => {
+    const watch = new IntersectionObserver(([{ isIntersecting }]) => {
+      if (!isIntersecting) return;
+      watch.disconnect();
+      resolve();
+    }, { rootMargin: NEAR });
+    watch.observe(el);
+  });
+
+const isHurried = (names, [source]) =>
+  names.includes(new URLSearchParams(location.hash.slice(1)).get("explorer")) ||
+  [...document.scripts].some((script) => script.getAttribute("src") === source);
+
+async function render({ model, el }) {
   const bytes = (view) => view && new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
   const [names, titles, sources] = ["names", "titles", "sources"].map((key) => model.get(key));
   const [sets, shapes] = [model.get("example_sets"), model.get("example_shapes")];
+  const models = model.get("exports").map((view, k) => {
+    return new Model({
+      bytes: bytes(view),
+      source: sources[k],
+      name: names[k],
+      title: titles[k],
+    });
+  });
+  if (!models[0].bytes && !isHurried(names, sources)) await near(el);
+  el.classList.add("jx-root");
+  try {
+    await models[0].fetch();
+  } catch {
+    el.append(h("p.hint", { role: "status" }, `${titles[0]} could not be loaded.`));
+    return;
+  }
   let telling = false,
     timer = 0;
 
@@ -51,9 +84,7 @@ function render({ model, el }) {
   }
 
   const explorer = new Explorer(el, {
-    models: model.get("exports").map((view, k) => {
-      return { bytes: bytes(view), source: sources[k], name: names[k], title: titles[k] };
-    }),
+    models,
     examples: model.get("examples").map((view, k) => {
       return { data: bytes(view), set: sets[k], shape: shapes[k] };
     }),
@@ -62,7 +93,6 @@ function render({ model, el }) {
     },
   });
   el.explorer = explorer;
-  el.classList.add("jx-root");
   el.dataset.lmSuppressShortcuts = "true"; // JupyterLab would eat the arrow keys
   el.addEventListener("keydown", (event) => event.stopPropagation());
 

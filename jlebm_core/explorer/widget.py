@@ -65,7 +65,8 @@ class LatentExplorer(ipywidgets.Box):
     """Sliders for every latent of a system, its image, and the prior's chain at work.
 
     ``parts`` is a system, an EBM prior of two dimensions (drawn over its exact density), an
-    ``Export``, or several of them as a list or as a mapping from titles. ``z`` (D,) is the code to
+    ``Export``, or several of them as a list or as a mapping from titles. Where every layer has two
+    dimensions, the panel of the chain shows each as a plane. ``z`` (D,) is the code to
     start with; ``images``, uint8 (N, C, H, W), can be picked and encoded: by every model of that
     shape, or, as a mapping from names of data sets, by the models of each. Raises UsageError for a
     part that cannot be exported.
@@ -83,10 +84,7 @@ class LatentExplorer(ipywidgets.Box):
             if isinstance(parts, Mapping)
             else dict(enumerate(parts if isinstance(parts, Sequence) else [parts]))
         )
-        exports = [
-            p if isinstance(p, Export) else describe(p, title=t if isinstance(t, str) else None)
-            for t, p in named.items()
-        ]
+        exports = [p if isinstance(p, Export) else describe(p) for p in named.values()]
         forms = list(dict.fromkeys(tuple(e.description["dims"]) for e in exports))
         reach = max(e.description["reach"] for e in exports)
         kind = canvas_type(max(map(sum, forms)), max(map(len, forms)), len(forms))
@@ -96,7 +94,10 @@ class LatentExplorer(ipywidgets.Box):
             exports=[e.to_bytes() for e in exports],
             sources=[""] * len(exports),
             names=[e.description["name"] for e in exports],
-            titles=[e.description["title"] for e in exports],
+            titles=[
+                title if isinstance(title, str) else e.description["title"]
+                for title, e in zip(named, exports, strict=True)
+            ],
             forms=["-".join(map(str, f)) for f in forms],
             reach=reach,
             code=code,
