@@ -113,6 +113,7 @@ BREACHES = {
     "no alternative text ('')": '<img src="p.png">',
     "no alternative text ('p.png')": '<img src="p.png" alt="p.png">',
     "dead link no.png": '<img src="no.png" alt="A bar">',
+    "bare object: tensor([": '<div class="cell_output"><td>tensor([[1.0000]])</td></div>',
     "not in the repository": f'<a href="{check_pages.COLAB}book/99_x.ipynb">x</a>',
 }
 

@@ -12,7 +12,7 @@ import torch
 
 from jlebm_core import systems
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.pages
 
 SHOW = """from jlebm_core import systems
 from jlebm_core.explorer import LatentExplorer

@@ -1,10 +1,11 @@
 """Check the built pages without a browser: one line for each breach, exit code 1 if any.
 
 Every local link and anchor resolves; nothing is loaded from another host; every image has an
-alternative text; every page of the table of contents was built; every Colab link leads to a
-notebook of this repository.
+alternative text; no output is an object's bare name in Python; every page of the table of contents
+was built; every Colab link leads to a notebook of this repository.
 """
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from bs4 import BeautifulSoup, Tag
 ROOT = Path(__file__).resolve().parents[2]
 COLAB = "https://colab.research.google.com/github/jlebm/jlebm-book/blob/main/"
 SOURCES = {"a": "href", "link": "href", "img": "src", "script": "src", "iframe": "src"}
+BARE = re.compile(r"tensor\(\[|<[\w.]+ object at 0x|<(?:function|bound method|class) ")
 FILE_NAMES = (".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp")  # MyST-NB's stand-in for alt text
 
 
@@ -49,6 +51,9 @@ class Site:
                 if not alt or alt.lower().endswith(FILE_NAMES):
                     source = image.get("src", "")[:60]
                     found.append(f"{name}: image {source} has no alternative text ({alt!r})")
+            for output in page.select("main .cell_output"):
+                if bare := BARE.search(output.get_text()):
+                    found.append(f"{name}: an output shows a bare object: {bare[0]}")
         return list(dict.fromkeys(found))
 
     def _link(self, path: Path, element: Tag, target: str) -> str | None:
