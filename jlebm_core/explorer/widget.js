@@ -72,13 +72,13 @@ async function render({ model, el }) {
   }
 
   function nameSliders() {
-    // for screen readers: noUiSlider's handles have no names of their own
+    // for screen readers: the handles of ipywidgets 8 and 7 have no names of their own
     const { model: chosen } = explorer,
       layers = [...(el.closest(".jx-explorer")?.querySelectorAll(".jx-layer") ?? [])];
     for (const [k, layer] of layers.filter((l) => l.offsetParent).entries()) {
       const start = chosen.start[chosen.dims.length - 1 - k];
       layer
-        .querySelectorAll(".noUi-handle")
+        .querySelectorAll(".noUi-handle, .ui-slider-handle")
         .forEach((handle, j) => handle.setAttribute("aria-label", chosen.coordinate(start + j)));
     }
   }
