@@ -410,6 +410,16 @@ def test_a_model_that_does_not_come_leaves_the_present_one(browser, addresses):
     r.context.close()
 
 
+def test_a_first_model_that_does_not_come_is_said(browser, addresses):
+    page = browser.new_page()
+    page.route("**/models/*.js", lambda route: route.abort())
+    page.goto(f"{addresses['http']}/intro.html")
+    page.locator(".jx-explorer").get_by_text(
+        "MNIST: joint EBM prior could not be loaded."
+    ).wait_for()
+    page.close()
+
+
 def test_examples_are_those_of_the_data_set(reader):
     r = reader()
     r.tab("Encode")
@@ -495,6 +505,7 @@ def test_the_plane_shows_density_and_chains(reader):
 def test_clouds_of_two_layers(reader):
     r = reader("05_hierarchical_features.html")
     assert r.state()["dims"] == [2, 2]
+    assert r.page.locator(".jx-picture").count() == 1  # the page's other explorer is far away
     pictures = r.root.locator(".jx-plane")  # top layer first
 
     def colours(k):
