@@ -234,6 +234,12 @@ def test_codes_of_images_come_along_under_a_name_of_their_own(tmp_path):
     (tmp_path / "x").write_bytes(blob)
     done = read(tmp_path / "x")
     assert done.description["name"] == "clouds" and torch.equal(done.tensors["codes"], codes.half())
+    for wrong in (codes[:, :3], codes[0]):
+        with pytest.raises(UsageError, match=r"expected \(N, 4\)"):
+            describe(EBMPrior((2, 2), (5,)), codes=wrong)
+    chain = systems.build(systems.configure("lvae", "mnist", (1, 28, 28)), seed=0)
+    with pytest.raises(UsageError, match="not made of noises"):
+        describe(chain, codes=torch.zeros(3, chain.prior.dim))
 
 
 def test_what_is_no_export_is_refused(tmp_path):

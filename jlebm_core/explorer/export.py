@@ -242,7 +242,7 @@ def describe(
     inference network comes along if it can and fits (None), in any case (True), or not (False).
     ``name`` tells models apart in links (None: system and data). ``codes`` of images, (N, D), are
     drawn beside the chains where every layer has two dimensions.
-    Raises UsageError for a part or a layer that the explorer does not know.
+    Raises UsageError for a part or a layer that the explorer does not know, and for other codes.
     """
     system = part if isinstance(part, System) else None
     prior = system.prior if system else part
@@ -271,6 +271,11 @@ def describe(
         description |= {"image": list(system.config.image), "generator": program.to_json()}
         tensors |= checkpoints.halved(program.tensors)
     if codes is not None:
+        if noises or codes.dim() != 2 or codes.shape[1] != prior.dim:
+            raise UsageError(
+                f"codes {tuple(codes.shape)} cannot be drawn: expected (N, {prior.dim}), "
+                "of a prior whose codes are not made of noises."
+            )
         tensors["codes"] = codes.half()
     bare = Export(description, tensors)
     if not system or encoder is False or not encoder and (noises or not _known(system.inference)):
