@@ -55,6 +55,7 @@ class Config:
     weight_decay: float = 0.0  # coupled L2, generator and encoder
     lr_decay: str = "cosine"  # to 0 at the last step; "epoch": times 0.998 an epoch; "none"
     warmup: int = 0  # steps over which KL - f comes in
+    enter: tuple[float, ...] = ()  # share of the steps before each layer enters; () is at once
     kl: str = "exact"  # or "monte-carlo", the authors' one-sample estimate
     penalty: float = 0.0  # on f^2
     free_bits: float = 0.0  # nats a group of latents that the KL does not press

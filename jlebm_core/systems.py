@@ -85,7 +85,7 @@ PRIORS: dict[str, Callable[[Config], nn.Module]] = {
 
 def _generator(kind: type[LadderGenerator], c: Config, **options) -> LadderGenerator:
     levels = tuple(s.replace("C", str(c.image[0])) for s in c.levels)
-    options |= {"join": c.join, "sigma": c.sigma, "learn_sigma": c.learn_sigma}
+    options |= {"join": c.join, "sigma": c.sigma, "learn_sigma": c.learn_sigma, "enter": c.enter}
     return kind(c.dims, c.image, levels, act=c.act, norm=c.norm, bias=c.bias, **options)
 
 

@@ -114,6 +114,7 @@ class Trainer:
             else:
                 group["lr"] = value
         self.feed.load(self.step, min(1.0, (self.step + 1) / c.warmup) if c.warmup else 1.0)
+        self.system.generator.proceed(self.step + 1, c.steps)
         terms = self.fit_at_once() if second and objective.fit else self.stages[second]()
         self.step += 1
         if self.averaged and not second:

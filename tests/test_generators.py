@@ -64,6 +64,34 @@ def test_one_layer_and_a_batch_of_one():
     assert g.mean(torch.zeros(1, 4)).shape == (1, 3, 8, 8)
 
 
+def test_layers_enter_one_after_another():
+    """Top from the start, the middle in the fifth to sixth tenth, the bottom in the last."""
+    g, free, z = build(enter=(0.9, 0.4, 0.0)), build(), codes()
+    assert g.state_dict().keys() == free.state_dict().keys()
+    assert g.mean(z).equal(free.mean(z))  # outside of training all gates are open
+    for step, gates in [
+        (1, (0, 0, 1)),
+        (400, (0, 0, 1)),
+        (425, (0, 0.25, 1)),
+        (500, (0, 1, 1)),
+        (950, (0.5, 1, 1)),
+        (1000, (1, 1, 1)),
+        (1001, (1, 1, 1)),
+    ]:
+        g.proceed(step, 1000)
+        scale = torch.tensor(gates).repeat_interleave(torch.tensor(DIMS))
+        torch.testing.assert_close(g.gates, scale.double(), atol=1e-6, rtol=0)
+        assert g.mean(z).equal(free.mean(z * g.gates))
+    free.proceed(1, 1000)
+    assert free.gates is None
+
+
+@pytest.mark.parametrize("enter", [(0.5, 0.0), (0.5, 0.2, 0.1), (0.95, 0.5, 0.0), (-0.1, 0.0, 0.0)])
+def test_layers_cannot_enter_late_or_never(enter):
+    with pytest.raises(UsageError, match="does not fit a generator of 3 levels"):
+        build(enter=enter)
+
+
 @pytest.mark.parametrize(
     ("dims", "levels", "join", "says"),
     [

@@ -65,6 +65,20 @@ def test_resuming_is_exact(name, tmp_path):
             assert (whole.log, whole.fit_log) == (second.log, second.fit_log)
 
 
+@pytest.mark.parametrize("name", ["vlae", "joint-ebm", "joint-ebm-mle"])
+def test_a_layer_that_has_not_entered_gets_no_gradient(name):
+    """Its map in the generator stays as it is; at the end it has learned, and all is open."""
+    t = trainer(name, steps=10, enter=(0.8, 0.5, 0.0), **SMALL)
+    bottom, middle = (p[0].weight for p in t.system.generator.projections)
+    first = [p.clone() for p in (bottom, middle)]
+    t.run(5)
+    assert bottom.equal(first[0]) and middle.equal(first[1])
+    t.run(8)
+    assert bottom.equal(first[0]) and not middle.equal(first[1])
+    t.run(10)
+    assert not bottom.equal(first[0]) and t.system.generator.gates.eq(1).all()
+
+
 def test_the_seed_decides():
     a, b, c = trainer(), trainer(), trainer(seed=1)
     for t in (a, b, c):
