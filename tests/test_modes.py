@@ -1,5 +1,7 @@
 """The three modes of the book, and the committed systems that ``load`` relies on."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -39,6 +41,25 @@ def test_smoke_trains_the_nets_of_a_trial_on_glyphs_of_its_shape(monkeypatch):
     assert trained.system.config.levels == trial.config.levels
     assert trained.results["steps"] == BUDGETS["smoke"]["steps"] < trial.config.steps
     assert "glyphs" in trained.story and "far too few" in trained.story
+
+
+def test_train_learns_from_real_images_as_the_rows_of_the_table_do(monkeypatch):
+    """Small stand-ins for the sets and the budget: what is trained, on what, for how long."""
+    monkeypatch.setenv("JLEBM_MODE", "train")
+    monkeypatch.setattr(modes, "SMOKE_IMAGES", 30)
+    monkeypatch.setitem(BUDGETS, "cpu", BUDGETS["smoke"])
+    grey = modes.glyphs_like((1, 28, 28))
+    monkeypatch.setattr(
+        modes.data, "load", lambda name, split="train", **_: replace(grey, name=name, split=split)
+    )
+    trained = modes.obtain("joint-ebm", "fashion-mnist", seed=3)
+    steps = BUDGETS["smoke"]["steps"]
+    assert trained.story == f"joint-ebm on Fashion-MNIST, trained here for {steps} steps"
+    assert trained.results["budget"] == "cpu" and trained.results["seed"] == 3
+    config = systems.configure("joint-ebm", "fashion-mnist", (1, 28, 28), budget="cpu")
+    assert trained.system.config == config
+    assert len(modes.test_codes(trained)[0]) == len(modes.real_images("mnist")) == 30
+    assert modes.explorable(trained)
 
 
 def test_glyphs_in_another_shape_are_the_same_digits():
