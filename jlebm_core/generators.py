@@ -35,6 +35,9 @@ class Generator(nn.Module):
         """h_1(z), the mean of p(x | z). Shapes: (B, D) -> (B, C, H, W) in [-1, 1]."""
         raise NotImplementedError
 
+    def proceed(self, step: int, steps: int) -> None:
+        """Be told that training comes to ``step`` of ``steps``; most generators need not know."""
+
     def squared_error(self, x: Tensor, z: Tensor) -> Tensor:
         """SSE: (x - h_1)^2 summed over pixels, channels. Shapes: (B, C, H, W), (B, D) -> (B,)."""
         return (x - self.mean(z).to(x.dtype)).square().flatten(1).sum(1)
@@ -52,10 +55,7 @@ class LadderGenerator(Generator):
     = (C, H, W). A code meets the level above by one linear map to the shape of h_{i+1}, then
     ``join``: "concat" (an activation follows the map, channels double: the authors' FID nets) or
     "add" (no activation before the sum: their hierarchical-sampling nets).
-    ``enter`` (one share of the training a layer, bottom-up, 0 for the first to come) lets layers in
-    one after another: a code is multiplied by a gate, which opens from 0 to 1 while the layer
-    enters (after pro-VLAE, ICLR 2020). Raises UsageError where dims, levels, image, enter do not
-    fit together.
+    Raises UsageError where dims, levels and image do not fit together.
     """
 
     def __init__(
@@ -70,7 +70,6 @@ class LadderGenerator(Generator):
         act: str = "lrelu",
         norm: bool = False,
         bias: bool = True,
-        enter: tuple[float, ...] = (),
     ):
         super().__init__(image, sigma, learned=learn_sigma)
         if len(dims) != len(levels) or min(dims, default=0) < 1:
@@ -80,15 +79,7 @@ class LadderGenerator(Generator):
             )
         if join not in JOINS:
             raise UsageError(f"unknown join {join!r}: choose one of {', '.join(JOINS)}.")
-        if enter and (len(enter) != len(dims) or min(enter) != 0 or max(enter) > 1 - ENTRY):
-            raise UsageError(
-                f"enter {tuple(enter)} does not fit a generator of {len(dims)} levels: give one "
-                "share of the training for each, bottom first, from 0 (at least once) to "
-                f"{1 - ENTRY}."
-            )
-        self.dims, self.join, self.enter = tuple(dims), join, tuple(enter)
-        gates = torch.ones(sum(dims)) if enter else None
-        self.register_buffer("gates", gates, persistent=False)
+        self.dims, self.join = tuple(dims), join
         blocks, projections, shape = [], [], (dims[-1],)
         for i in reversed(range(len(dims))):
             if i < len(dims) - 1:
@@ -103,17 +94,8 @@ class LadderGenerator(Generator):
         self.blocks = nn.ModuleList(reversed(blocks))
         self.projections = nn.ModuleList(reversed(projections))
 
-    def proceed(self, step: int, steps: int) -> None:
-        """Open the gates as far as is due at ``step`` of ``steps`` training steps."""
-        if self.gates is not None:
-            share = step / max(1, steps)
-            for gate, start in zip(self.gates.split(self.dims), self.enter, strict=True):
-                gate.fill_(min(1.0, max(0.0, (share - start) / ENTRY)) if start else 1.0)
-
     def mean(self, z: Tensor) -> Tensor:
         """h_1(z), the mean of p(x | z). Shapes: (B, D) -> (B, C, H, W) in [-1, 1]."""
-        if self.gates is not None:
-            z = z * self.gates
         *lower, top = z.split(self.dims, dim=1)
         h = self.blocks[-1](top)
         for z_i, project, g in reversed(
@@ -122,6 +104,45 @@ class LadderGenerator(Generator):
             code = alike(project(z_i), h)
             h = g(torch.cat([code, h], 1) if self.join == "concat" else code + h)
         return h
+
+
+class GatedGenerator(LadderGenerator):
+    r"""A ladder whose layers enter the training one after another (pro-VLAE, ICLR 2020).
+
+    ``enter`` has one share of the training for each layer, bottom-up; 0 is at once. On its way to
+    the image a code is multiplied by a gate, which is 0 until then and opens to 1 during a tenth
+    of the training. Outside of training all gates are open, and it is the plain ladder.
+    Raises UsageError where ``enter`` does not fit the layers.
+    """
+
+    def __init__(
+        self,
+        dims: tuple[int, ...],
+        image: Shape,
+        levels: tuple[str, ...],
+        *,
+        enter: tuple[float, ...],
+        **options,
+    ):
+        super().__init__(dims, image, levels, **options)
+        if len(enter) != len(dims) or min(enter) != 0 or max(enter) > 1 - ENTRY:
+            raise UsageError(
+                f"enter {tuple(enter)} does not fit a generator of {len(dims)} levels: give one "
+                "share of the training for each, bottom first, from 0 (at least once) to "
+                f"{1 - ENTRY}."
+            )
+        self.enter = tuple(enter)
+        self.register_buffer("gates", torch.ones(sum(dims)), persistent=False)
+
+    def proceed(self, step: int, steps: int) -> None:
+        """Open the gates as far as is due at ``step`` of ``steps`` training steps."""
+        share = step / max(1, steps)
+        for gate, start in zip(self.gates.split(self.dims), self.enter, strict=True):
+            gate.fill_(min(1.0, max(0.0, (share - start) / ENTRY)) if start else 1.0)
+
+    def mean(self, z: Tensor) -> Tensor:
+        """h_1 of the gated codes. Shapes: (B, D) -> (B, C, H, W) in [-1, 1]."""
+        return super().mean(z * self.gates)
 
 
 class BottomGenerator(LadderGenerator):

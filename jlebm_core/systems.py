@@ -16,7 +16,7 @@ from .chains import GaussianChain, TiltedChain
 from .configs import BUDGETS, NETS, OWN, PRESETS, Config
 from .errors import UsageError
 from .fitted import MixturePrior, SecondVAE
-from .generators import BottomGenerator, LadderGenerator, NoiseGenerator
+from .generators import BottomGenerator, GatedGenerator, LadderGenerator, NoiseGenerator
 from .inference import (
     BidirectionalEncoder,
     DeterministicEncoder,
@@ -84,14 +84,18 @@ PRIORS: dict[str, Callable[[Config], nn.Module]] = {
 
 
 def _generator(kind: type[LadderGenerator], c: Config, **options) -> LadderGenerator:
+    if c.enter and kind is not GatedGenerator:
+        raise UsageError(f"{c.system} has no ladder whose layers could enter in turn: drop enter.")
     levels = tuple(s.replace("C", str(c.image[0])) for s in c.levels)
-    options |= {"join": c.join, "sigma": c.sigma, "learn_sigma": c.learn_sigma, "enter": c.enter}
+    options |= {"join": c.join, "sigma": c.sigma, "learn_sigma": c.learn_sigma}
     return kind(c.dims, c.image, levels, act=c.act, norm=c.norm, bias=c.bias, **options)
 
 
 GENERATORS: dict[str, Callable[[Config], nn.Module]] = {
     "one-layer": lambda c: _generator(LadderGenerator, c),
-    "ladder": lambda c: _generator(LadderGenerator, c),
+    "ladder": lambda c: (
+        _generator(GatedGenerator, c, enter=c.enter) if c.enter else _generator(LadderGenerator, c)
+    ),
     "bottom": lambda c: _generator(BottomGenerator, c),
     "noise chain": lambda c: _generator(NoiseGenerator, c, chain=_chain(c)),
 }

@@ -103,6 +103,7 @@ NETS = {
     "concat, norm": {**LADDER, "norm": True, "bias": False},
     "add, norm": {**LADDER, "join": "add", "norm": True, "act": "silu"},
     "gelu, spectral norm": {**LADDER, "act": "gelu", "prior_act": "gelu", "spectral_norm": 0.5},
+    "layers that enter in turn": {**LADDER, "enter": (0.5, 0.0)},
     "one layer": {
         "dims": (4,),
         "levels": ("seed 6 2, up 5, up C tanh",),

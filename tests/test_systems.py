@@ -161,6 +161,9 @@ def test_any_number_of_layers_of_any_size(dims, join):
         (lambda: systems.preset("none"), "unknown preset"),
         (lambda: built("joint-ebm", dims=(2, 2)), "do not fit a generator of 3 levels"),
         (lambda: built("joint-ebm", act="softplus"), "unknown activation"),
+        (lambda: built("vlae", enter=(0.5, 0.0)), "does not fit a generator of 3 levels"),
+        (lambda: built("lebm", enter=(0.5, 0.2, 0.0)), "lebm has no ladder whose layers could"),
+        (lambda: built("sri", enter=(0.5, 0.2, 0.0)), "sri has no ladder"),
         (lambda: Config.from_json({"system": "vae"}), "no configuration"),
     ],
 )

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .. import checkpoints
 from ..chains import MAX_LOG_SIGMA, GaussianChain
 from ..errors import UsageError
-from ..generators import BottomGenerator, LadderGenerator, NoiseGenerator
+from ..generators import BottomGenerator, GatedGenerator, LadderGenerator, NoiseGenerator
 from ..inference import DeterministicEncoder, LadderEncoder
 from ..nets import Shape, activation
 from ..priors import EBMPrior, RatioPrior, StandardNormal
@@ -141,7 +141,7 @@ def _plain(conv: nn.Conv2d | nn.ConvTranspose2d) -> bool:
 def generator_program(generator: nn.Module, prior: nn.Module) -> Program:
     """Code -> mean image. The code is z; with a Gaussian chain, in the prior or in the generator,
     it is the chain's noises eps ~ N(0, I), from which z is made (``GaussianChain.from_noise``)."""
-    if type(generator) not in (LadderGenerator, BottomGenerator, NoiseGenerator):
+    if type(generator) not in (LadderGenerator, GatedGenerator, BottomGenerator, NoiseGenerator):
         raise UsageError(f"the explorer does not know the generator {type(generator).__name__}.")
     program = Program("g", (prior.dim,))
     codes = [
