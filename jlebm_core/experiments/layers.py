@@ -49,8 +49,8 @@ _PLAIN = {
 # connected layers alone, for a CPU. "wide" has twice their width everywhere, "broad" at the top
 # alone, and learns longer. "grown" lets the layers in from the top down, so that identity finds its
 # place in the plane of the top layer while that is alone; its middle layer meets more network. All
-# three were chosen on these accuracies with the joint prior, seed 0 ("grown": 0 and 1). "table" are
-# the nets of the table, "vlae" those of VLAE, as long as minutes allow.
+# three were chosen on these accuracies with the joint prior, seed 0 ("grown": all seeds). "table"
+# are the nets of the table, "vlae" those of VLAE, as long as minutes allow.
 VARIANTS: dict[str, Variant] = {
     "plain": Variant(_PLAIN, sets=("mnist", "fashion-mnist")),
     "broad": Variant(
