@@ -6,6 +6,7 @@ A stack is data, so that a configuration can be printed, compared, saved as JSON
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from math import prod
 
@@ -33,7 +34,21 @@ def activation(name: str) -> nn.Module:
     """The activation called ``name``; UsageError for a name that is not in ``ACTIVATIONS``."""
     if name not in ACTIVATIONS:
         raise UsageError(f"unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}.")
-    return ACTIVATIONS[name]()
+    module = ACTIVATIONS[name]()
+    module.register_forward_hook(_keep_layout)
+    return module
+
+
+def _keep_layout(module: nn.Module, inputs: tuple, y: Tensor) -> None:
+    """Have the gradient of maps come in their own memory layout: an activation whose output and
+    gradient are laid out differently takes ten times as long."""
+    if y.dim() == 4 and y.requires_grad:
+        layout = torch.channels_last if _is_last(y) else torch.contiguous_format
+        y.register_hook(partial(Tensor.contiguous, memory_format=layout))
+
+
+def _is_last(x: Tensor) -> bool:
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _fc(shape: Shape, bias: bool, n: int) -> tuple[list[nn.Module], Shape]:
@@ -108,8 +123,7 @@ def stack(
 
 def alike(a: Tensor, b: Tensor) -> Tensor:
     """``a`` in the memory layout of ``b``: mixed, they would leave channels last behind."""
-    last = b.dim() == 4 and b.is_contiguous(memory_format=torch.channels_last)
-    return a.contiguous(memory_format=torch.channels_last) if last else a
+    return a.contiguous(memory_format=torch.channels_last) if _is_last(b) else a
 
 
 def channels_last(module: nn.Module) -> nn.Module:

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from jlebm_core.errors import UsageError
-from jlebm_core.nets import NegativeEnergy, stack
+from jlebm_core.nets import NegativeEnergy, channels_last, stack
 
 
 @pytest.mark.parametrize(
@@ -55,3 +57,28 @@ def test_negative_energy_is_one_number_a_row():
     assert f(z).shape == (5,) and f(z[:1]).shape == (1,)
     torch.testing.assert_close(f(z)[:1], f(z[:1]))
     assert sum(p.numel() for p in f.parameters()) == 40 + 110 + 11
+
+
+class LayoutsOfActivations(TorchDispatchMode):
+    """Notes the memory layouts of gradient and output of maps at every LeakyReLU's backward."""
+
+    def __init__(self):
+        super().__init__()
+        self.pairs = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.leaky_relu_backward.default and args[0].dim() == 4:
+            self.pairs.append([a.stride() for a in args[:2]])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("prepare", [channels_last, lambda net: net])
+@pytest.mark.parametrize("spec", ["down 8, fc 4", "map 8 4, up 4, conv 2", "conv 4, map 4 8, up 2"])
+def test_gradients_come_in_the_layout_of_the_maps(spec, prepare):
+    shape = (6,) if spec.startswith("map") else (2, 8, 8)
+    net = prepare(stack(spec, shape)[0])
+    x = torch.randn(5, *shape, generator=torch.Generator().manual_seed(0))
+    with LayoutsOfActivations() as seen:
+        net(x).sum().backward()
+    assert len(seen.pairs) == 3 - spec.count("fc") * 2
+    assert all(gradient == output for gradient, output in seen.pairs)
