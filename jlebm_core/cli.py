@@ -224,7 +224,8 @@ def run_table(args: argparse.Namespace) -> None:
     which = {"rows": args.systems, "seeds": args.seeds}
     todo, device = table.jobs(name, shape, args.budget, **which), device_of(args)
     if args.dry_run:
-        print(table.plan(todo, args.budget, device))
+        for line in table.plan(todo, args.budget, device):
+            print(line, flush=True)
         return
     paper = args.budget == "paper"
     features = args.features or ("inception-v3-compat" if paper else None)

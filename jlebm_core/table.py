@@ -5,7 +5,7 @@ Figures come from results files alone, the committed ones and those of own runs.
 
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -75,14 +75,15 @@ def estimate(config: Config, device: torch.device) -> float:
 def _step_seconds(config: Config, device: torch.device) -> float:
     system = channels_last(systems.build(config)).to(device)
     images = torch.randint(256, (config.batch, *config.image), dtype=torch.uint8)
-    trainer, seconds = train.Trainer(system.train(), images), []
-    for _ in range(2):  # the first one warms up
+    trainer = train.Trainer(system.train(), images)
+    for _ in range(2):  # the first one warms up, which a long one does not need
         start = time.monotonic()
         trainer.advance()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds.append(time.monotonic() - start)
-    return seconds[-1]
+        if (seconds := time.monotonic() - start) > LONG and device.type == "cpu":
+            break
+    return seconds
 
 
 def chains(result: dict, name: str) -> list[dict]:
@@ -91,9 +92,9 @@ def chains(result: dict, name: str) -> list[dict]:
     return [m for m in named if "langevin_steps" in m and "sampler" not in m]
 
 
-def plan(todo: list[Job], budget: str, device: torch.device) -> str:
-    """What would run: a line for each job, and the sum of the hours that are left."""
-    rows, left, timed = [], 0.0, {}
+def plan(todo: list[Job], budget: str, device: torch.device) -> Iterator[str]:
+    """What would run: a line for each job, as soon as it is timed, and the hours that are left."""
+    left, timed = 0.0, {}
     for job in todo:
         c = job.config
         if c.system not in timed:
@@ -104,8 +105,8 @@ def plan(todo: list[Job], budget: str, device: torch.device) -> str:
         name = results.run_name(c.system, c.data, job.seed, budget)
         hours = timed[c.system]
         left += hours * (job.state not in ("done", "to be evaluated"))
-        rows.append(f"{name:34} {job.state:16} {counts:>12,} parameters {hours:9.2f} h  {settings}")
-    return "\n".join([*rows, f"about {left:.1f} hours of training are left on {device.type}"])
+        yield f"{name:34} {job.state:16} {counts:>12,} parameters {hours:9.2f} h  {settings}"
+    yield f"about {left:.1f} hours of training are left on {device.type}"
 
 
 def run(

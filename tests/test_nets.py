@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jlebm_core.errors import UsageError

@@ -114,7 +114,7 @@ def test_the_papers_figures_stand_beside_ours():
 def test_the_plan_names_every_job_and_what_is_left(own_folders):
     results.write(own_folders / "vae-mnist-s0.json", result("vae"))
     jobs = table.jobs("mnist", SHAPE, "smoke", rows=["vae", "joint-ebm"], seeds=(0,))
-    lines = table.plan(jobs, "smoke", CPU).splitlines()
+    lines = list(table.plan(jobs, "smoke", CPU))
     assert lines[0].startswith("vae-mnist-s0-smoke ") and "missing" in lines[0]
     assert "dims 2-2-6, 20 steps of 25" in lines[1] and "1,090,941 parameters" in lines[1]
     assert lines[2].endswith("hours of training are left on cpu")
