@@ -86,6 +86,7 @@ VARIANTS: dict[str, Variant] = {
             **{k: PRESETS["icml2017-vlae-mnist"][2][k] for k in ("levels", "trunk", "ladders")},
             "steps": 2500,
         },
+        sets=("mnist", "fashion-mnist"),
         seeds=(0,),
     ),
 }
