@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import published
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from jlebm_core import systems, train
 from jlebm_core.langevin import closed_form_steps, langevin_mlp, recorded_steps
@@ -18,6 +19,7 @@ from jlebm_core.priors import EBMPrior
 STEP_SIZE = 0.4
 # The authors' nets for hierarchical sampling (joint EBM prior) and those of LEBM on SVHN.
 PRESETS = {"training-step": "iccv2023-svhn-hs", "lebm-step": "neurips2020-lebm-svhn"}
+SIDE = 512  # of the matrices of a step's floor
 IMAGES = 5000  # random ones: no time depends on what they show
 SHIPPED = "joint-ebm-mnist-s0"  # whose samples are measured
 
@@ -121,6 +123,22 @@ def step_published(case: dict) -> Callable[[], object]:
     return published.Training(*_system(case)).step
 
 
+def step_floor(case: dict) -> Callable[[], object]:
+    """Not a step: square bf16 matrix products of as many operations as all its layers have."""
+    system, images = _system(case)
+    trainer = train.Trainer(channels_last(system).train(), images)
+    with FlopCounterMode(display=False) as counter:
+        trainer.advance()
+    a, b = (torch.randn(SIDE, SIDE, device=case["device"]).bfloat16() for _ in range(2))
+    products = range(round(counter.get_total_flops() / (2 * SIDE**3)))
+
+    def run() -> None:
+        for _ in products:
+            torch.mm(a, b)
+
+    return run
+
+
 def images_ours(case: dict) -> Callable[[], object]:
     """Samples streamed into the extractor of FID, as ``jlebm evaluate`` does it."""
     from jlebm_core.evaluate.features import Extractor, Stream
@@ -181,7 +199,7 @@ CHAINS = {
     "ebmkit": chain_ebmkit,
     "floor": chain_floor,
 }
-STEPS = {"ours": step_ours, "published": step_published}
+STEPS = {"ours": step_ours, "published": step_published, "floor": step_floor}
 COMPETITORS: dict[str, dict[str, Callable]] = {
     "prior-chain": CHAINS,
     "training-step": STEPS,
