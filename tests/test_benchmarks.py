@@ -1,0 +1,71 @@
+"""`make bench`: that it runs, what it writes, what its floor counts. No test looks at a time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from jlebm_core import systems
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def bench(*options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, FOLDER / "run.py", "--devices", "cpu", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_a_quick_run_writes_flat_records(tmp_path):
+    out = tmp_path / "results.json"
+    done = bench("--quick", "--only", "prior-chain", "training-step", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    machine, *records = json.loads(out.read_text())
+    assert machine["what"] == "machine"
+    assert torch.__version__.startswith(machine["versions"]["torch"])
+    chains = {r["who"] for r in records if r["what"] == "prior-chain"}
+    assert chains >= {"ours", "published", "floor"}  # and the peers that are installed
+    steps = [(r["who"], r["precision"]) for r in records if r["what"] == "training-step"]
+    assert steps == [
+        ("ours", "bf16"), ("ours", "float32"), ("published", "float32"), ("floor", "bf16"),
+    ]  # fmt: skip
+    for r in records:
+        assert 0 < r["ms_min"] <= r["ms_median"] <= r["ms_max"] and r["threads"] == 1
+
+
+def test_an_unknown_kind_is_refused():
+    done = bench("--only", "nonsense")
+    assert done.returncode == 2 and "nothing is called nonsense" in done.stderr
+
+
+def test_the_floor_has_the_operations_of_a_step(monkeypatch):
+    """Forward, and twice as much backward, but for the gradient of the images."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    competitors = pytest.importorskip("competitors")
+    case = {"what": "training-step", "batch": 40, "steps": 1, "device": "cpu"}
+    products, sides = [], competitors.SIDE
+    run = competitors.step_floor(case)
+    monkeypatch.setattr(torch, "mm", lambda a, b: products.append(a.shape))
+    run()
+    assert set(products) == {(sides, sides)}
+    system = systems.build(systems.preset(competitors.PRESETS["training-step"]))
+    macs, on_images = 0, 0
+
+    def count(module: nn.Module, inputs: tuple, y: torch.Tensor) -> None:
+        nonlocal macs, on_images
+        places = inputs[0] if isinstance(module, nn.ConvTranspose2d) else y
+        of_one = module.weight.numel() * places[0, 0].numel() if y.dim() == 4 else 0
+        own = of_one or module.weight.numel()
+        macs += own
+        on_images += own * (inputs[0].shape[1:] == (3, 32, 32))
+
+    for module in [*system.generator.modules(), *system.inference.modules()]:
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            module.register_forward_hook(count)
+    x = torch.zeros(1, 3, 32, 32)
+    system.generator.mean(system.inference.posterior(x).mean)
+    expected = case["batch"] * 2 * (3 * macs - on_images)
+    assert len(products) == pytest.approx(expected / (2 * sides**3), rel=0.05, abs=0.5)
