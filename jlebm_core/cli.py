@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 training diverged, 2 wrong use (one sentence on standard e
 
 import argparse
 import ast
+import os
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         args.run(args)
+        sys.stdout.flush()
     except UsageError as error:
         print(f"jlebm: {error}", file=sys.stderr)
         return 2
@@ -31,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("jlebm: interrupted; --resume goes on from the last checkpoint.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader has enough, as in `| head`; so has the flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0
 
 

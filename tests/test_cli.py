@@ -1,6 +1,8 @@
 """The command line as a user meets it: what it makes, what it refuses, what it leaves behind."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -170,3 +172,11 @@ def test_help_of_every_command(capsys):
             cli.main([command, "--help"])
         assert caught.value.code == 0
         assert "usage: jlebm" in capsys.readouterr().out
+
+
+def test_a_reader_who_has_enough_is_no_error():
+    command = [sys.executable, "-m", "jlebm_core.cli", "experiment", "anomaly", "--show"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (141, b"")
