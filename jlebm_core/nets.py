@@ -41,7 +41,7 @@ def activation(name: str) -> nn.Module:
 
 def _keep_layout(module: nn.Module, inputs: tuple, y: Tensor) -> None:
     """Have the gradient of maps come in their own memory layout: an activation whose output and
-    gradient are laid out differently takes ten times as long."""
+    gradient are laid out differently takes many times as long."""
     if y.dim() == 4 and y.requires_grad:
         layout = torch.channels_last if _is_last(y) else torch.contiguous_format
         y.register_hook(partial(Tensor.contiguous, memory_format=layout))

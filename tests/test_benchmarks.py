@@ -1,5 +1,6 @@
 """`make bench`: that it runs, what it writes, what its floor counts. No test looks at a time."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -44,7 +45,7 @@ def test_an_unknown_kind_is_refused():
 def test_the_floor_has_the_operations_of_a_step(monkeypatch):
     """Forward, and twice as much backward, but for the gradient of the images."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    competitors = pytest.importorskip("competitors")
+    competitors = importlib.import_module("competitors")
     case = {"what": "training-step", "batch": 40, "steps": 1, "device": "cpu"}
     products, sides = [], competitors.SIDE
     run = competitors.step_floor(case)
