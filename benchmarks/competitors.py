@@ -1,7 +1,7 @@
 """What is timed: for each question the competitors, each as a function of a case without arguments.
 
 A case is a dictionary: batch, steps (K), hidden (widths of f), dim, device. Every competitor gets
-the same f, the same nets and the same amount of work.
+the same f, the same nets and the same amount of work. Floors say how much that is: ``gflop``.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ STEP_SIZE = 0.4
 # The authors' nets for hierarchical sampling (joint EBM prior) and those of LEBM on SVHN.
 PRESETS = {"training-step": "iccv2023-svhn-hs", "lebm-step": "neurips2020-lebm-svhn"}
 SIDE = 512  # of the matrices of a step's floor
+LARGE = {"cpu": 2048, "cuda": 8192}  # side of matrices whose product is as quick as the machine is
 IMAGES = 5000  # random ones: no time depends on what they show
 SHIPPED = "joint-ebm-mnist-s0"  # whose samples are measured
 
@@ -93,6 +94,19 @@ def chain_floor(case: dict) -> Callable[[], object]:
             for w in (*up, *down):
                 h = torch.mm(h, w)
 
+    run.gflop = 2e-9 * case["steps"] * batch * sum(w.numel() for w in (*up, *down))
+    return run
+
+
+def product(case: dict) -> Callable[[], object]:
+    """One large matrix product: what the machine reaches at its best."""
+    n, dtype = LARGE[case["device"]], {"bf16": torch.bfloat16, "float32": torch.float32}
+    a, b = (torch.randn(n, n, device=case["device"]).to(dtype[case["precision"]]) for _ in "ab")
+
+    def run() -> None:
+        torch.mm(a, b)
+
+    run.gflop = 2e-9 * n**3
     return run
 
 
@@ -136,6 +150,7 @@ def step_floor(case: dict) -> Callable[[], object]:
         for _ in products:
             torch.mm(a, b)
 
+    run.gflop = counter.get_total_flops() * 1e-9
     return run
 
 
@@ -199,10 +214,11 @@ CHAINS = {
     "ebmkit": chain_ebmkit,
     "floor": chain_floor,
 }
-STEPS = {"ours": step_ours, "published": step_published, "floor": step_floor}
+STEPS = {"ours": step_ours, "published": step_published}
 COMPETITORS: dict[str, dict[str, Callable]] = {
+    "matrix-product": {"floor": product},
     "prior-chain": CHAINS,
-    "training-step": STEPS,
+    "training-step": {**STEPS, "floor": step_floor},  # chains by autograd cannot be counted
     "lebm-step": STEPS,
     "fid-images": {"ours": images_ours, "published": images_published},
     "chain-forms": {"kernel": chain_ours, "library": chain_library},

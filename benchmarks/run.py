@@ -38,6 +38,7 @@ def cases(quick: bool, devices: list[str]) -> list[dict]:
     found = []
     for device in devices:
         threads = (1, 2) if device == "cpu" else (1,)
+        found += [{"what": "matrix-product", "device": device, "threads": n} for n in threads]
         base = {"what": "prior-chain", "device": device, **CHAIN}
         for n in reversed(threads):
             found += [{**base, "threads": n, "batch": b} for b in BATCHES]
@@ -65,7 +66,7 @@ def cases(quick: bool, devices: list[str]) -> list[dict]:
         found.append({"what": "mnist-training", "device": device, "threads": top})
     if quick:  # every kind once, small
         small = {"batch": 10, "steps": 2}
-        kinds = {c["what"]: c for c in reversed(found) if c["what"] != "lebm-step"}  # seconds
+        kinds = {c["what"]: c for c in reversed(found)}
         found = [{**c, **(small if "batch" in c else {}), "threads": 1} for c in kinds.values()]
     return found
 
@@ -100,7 +101,8 @@ def worker(connection: Connection, threads: int) -> None:
             call()
         synchronise()
         milliseconds = (time.perf_counter() - start) * 1e3 / message
-        connection.send((milliseconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        connection.send((milliseconds, peak, getattr(call, "gflop", None)))
 
 
 class Competitor:
@@ -113,8 +115,8 @@ class Competitor:
         self.process.start()
         theirs.close()
 
-    def ask(self, message: dict | int | None) -> tuple[float, float]:
-        """Send a case to build, or a number of calls; milliseconds a call and peak MiB."""
+    def ask(self, message: dict | int | None) -> tuple[float, float, float | None]:
+        """Send a case to build, or a number of calls; milliseconds a call, peak MiB, Gflop."""
         self.connection.send(message)
         return self.connection.recv()
 
@@ -135,14 +137,13 @@ def measure(kind: list[dict], quick: bool) -> list[dict]:
     for case in kind:
         counts, times = [], [[] for _ in variants]
         for competitor, variant in zip(running, variants, strict=True):
-            first, _ = competitor.ask({**case, **variant})  # warm after this
+            first, *_ = competitor.ask({**case, **variant})  # warm after this
             counts.append(1 if quick else max(MIN_CALLS, round(MIN_SECONDS * 1e3 / first)))
         for _ in range(rounds(what, quick)):
             for i, competitor in enumerate(running):
-                milliseconds, peak = competitor.ask(counts[i])
-                times[i].append((milliseconds, peak))
+                times[i].append(competitor.ask(counts[i]))
         for variant, measured in zip(variants, times, strict=True):
-            ms = [t for t, _ in measured]
+            ms, (_, peak, gflop) = [t for t, *_ in measured], measured[-1]
             records.append(
                 {
                     **case,
@@ -151,7 +152,8 @@ def measure(kind: list[dict], quick: bool) -> list[dict]:
                     "ms_min": round(min(ms), 3),
                     "ms_max": round(max(ms), 3),
                     "rounds": len(ms),
-                    "peak_mib": round(measured[-1][1]),
+                    "peak_mib": round(peak),
+                    **({"gflop": round(gflop, 4)} if gflop else {}),
                 }
             )
             shown = ", ".join(f"{k} {v}" for k, v in {**case, **variant}.items() if k != "what")
@@ -165,6 +167,8 @@ def precisions(what: str, who: str) -> list[dict]:
     """Ours is timed in both precisions where there are two."""
     if what in ("prior-chain", "chain-forms"):
         return [{}]
+    if what == "matrix-product":
+        return [{"precision": "bf16"}, {"precision": "float32"}]
     if what == "system-step" or who == "floor":
         return [{"precision": "bf16"}]
     if what == "fid-images" or who != "ours":

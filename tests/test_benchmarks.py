@@ -22,11 +22,15 @@ def bench(*options: str) -> subprocess.CompletedProcess:
 
 def test_a_quick_run_writes_flat_records(tmp_path):
     out = tmp_path / "results.json"
-    done = bench("--quick", "--only", "prior-chain", "training-step", "--out", str(out))
+    done = bench("--quick", "--out", str(out))
     assert done.returncode == 0, done.stderr
     machine, *records = json.loads(out.read_text())
     assert machine["what"] == "machine"
     assert torch.__version__.startswith(machine["versions"]["torch"])
+    kinds = {"chain-forms", "system-step", "mnist-training", "fid-images", "lebm-step"}
+    assert {r["what"] for r in records} == kinds | {
+        "matrix-product", "prior-chain", "training-step",
+    }  # fmt: skip
     chains = {r["who"] for r in records if r["what"] == "prior-chain"}
     assert chains >= {"ours", "published", "floor"}  # and the peers that are installed
     steps = [(r["who"], r["precision"]) for r in records if r["what"] == "training-step"]
@@ -52,6 +56,7 @@ def test_the_floor_has_the_operations_of_a_step(monkeypatch):
     monkeypatch.setattr(torch, "mm", lambda a, b: products.append(a.shape))
     run()
     assert set(products) == {(sides, sides)}
+    assert len(products) == round(run.gflop * 1e9 / (2 * sides**3))
     system = systems.build(systems.preset(competitors.PRESETS["training-step"]))
     macs, on_images = 0, 0
 

@@ -1,166 +1,79 @@
-"""The CUDA kernel of prior chains, in Triton: all steps of a block of chains in one launch.
+"""The CUDA kernels of prior chains: which f they take, and how they are started.
 
-The state and the activations of a block stay in registers, the weights in shared memory or the
-nearest cache, the noise is made where it is used (Philox) or read. With ``TRITON_INTERPRET=1`` the
-same code runs on a CPU, which is how the tests check it.
+The kernels themselves are in ``programs``.
 """
 
 from collections.abc import Sequence
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
-FEW = 2048  # chains up to which float32 products are quickest; beyond, tf32 in three parts
+from . import programs
+
+FEW = 2048  # chains up to which blocks of few are quicker, and our strips than the libraries
 MAX_DIM, MAX_WIDTH, MAX_HIDDEN = 128, 256, 4
-WHOLE, CHUNK = 64, 32  # hidden units up to which all weights stay on chip; rows at a time beyond
+NARROW = 64  # hidden units up to which blocks of many chains are the quickest for any number
+SPARE = 8 * 1024  # bytes of shared memory for what is not a weight
+FIRST = (8, 0)  # the first GPUs (Ampere) with tensor cores as the kernels use them
+STRIP = 64  # hidden units of a strip
 TOO_LARGE: set[tuple] = set()  # what this GPU has turned out to have no room for
 CODES = {"lrelu": 0, "lrelu0.01": 0, "relu": 0, "silu": 1, "gelu": 2}
 
+Layers = Sequence[tuple[Tensor, Tensor]]
 
-def fits(layers: Sequence[tuple[Tensor, Tensor]], act: str, chains: int) -> bool:
-    """Whether the kernel takes this f: its activation, its widths, its number of layers. Many
+
+def fits(layers: Layers, act: str, chains: int) -> bool:
+    """Whether a kernel takes this f: its activation, its widths, its number of layers. Many
     chains of a wide f are left to the libraries, which are quicker at large matrix products."""
     hidden = layers[:-1]
-    widths = [len(w) for w, _ in hidden]
     return (
         act in CODES
         and len(hidden) <= MAX_HIDDEN
-        and max(widths) <= (MAX_WIDTH if chains <= FEW else WHOLE)
+        and max(len(w) for w, _ in hidden) <= MAX_WIDTH
         and hidden[0][0].shape[1] <= MAX_DIM
+        and _gpu(hidden[0][0].device)[0] >= FIRST
+        and (chains <= FEW or _block(hidden, chains) is not None)
         and _size(hidden, chains) not in TOO_LARGE
     )
 
 
-def _size(hidden: Sequence[tuple[Tensor, Tensor]], chains: int) -> tuple:
+def _size(hidden: Layers, chains: int) -> tuple:
     return (*(w.shape for w, _ in hidden), chains > FEW)
 
 
-@triton.jit
-def _act(a, slope, ACT: tl.constexpr):
-    if ACT == 0:
-        h = tl.where(a > 0, a, a * slope)
-    elif ACT == 1:
-        h = a * tl.sigmoid(a)
-    else:
-        h = a * 0.5 * (1 + tl.erf(a * 0.7071067811865476))
-    return h
+def _padded_sizes(hidden: Layers) -> tuple[int, int]:
+    """Powers of two, 16 at least, for the dimensions and the widest layer: tl.dot wants them."""
+    sizes = hidden[0][0].shape[1], max(len(w) for w, _ in hidden)
+    return tuple(max(16, triton.next_power_of_2(n)) for n in sizes)
 
 
-@triton.jit
-def _bend(g, a, slope, ACT: tl.constexpr):
-    """g act'(a)."""
-    if ACT == 0:
-        d = tl.where(a > 0, 1.0, slope)
-    elif ACT == 1:
-        s = tl.sigmoid(a)
-        d = s * (1 + a * (1 - s))
-    else:
-        d = (
-            0.5 * (1 + tl.erf(a * 0.7071067811865476))
-            + a * tl.exp(-0.5 * a * a) * 0.3989422804014327
-        )
-    return g * d
+def _block(hidden: Layers, chains: int) -> int | None:
+    """Chains a block if all weights fit on chip, else None.
 
-
-@triton.jit
-def _times(h, w, layer, scratch, ROWS: tl.constexpr, H: tl.constexpr, CHUNK: tl.constexpr,
-           PRECISION: tl.constexpr):  # fmt: skip
-    """h (ROWS, H) times the matrix of a layer in w (layers, H, H).
-
-    Matrices wider than ``CHUNK`` come in chunks of their rows, since not all of them fit on chip;
-    h then goes through ``scratch``, a place of the block's own: registers cannot be sliced.
+    Blocks of 64 chains multiply by Hopper's own instructions, which read a weight's two halves as
+    they lie; all others want them in two arrangements.
     """
-    columns = tl.arange(0, H)
-    w += layer * H * H
-    if CHUNK == H:
-        square = tl.load(w + columns[:, None] * H + columns[None, :])
-        product = tl.dot(h, square, input_precision=PRECISION)
-    else:
-        rows = tl.arange(0, ROWS)[:, None] * H
-        tl.store(scratch + rows + columns[None, :], h)
-        tl.debug_barrier()
-        product = tl.zeros((ROWS, H), tl.float32)
-        for start in range(0, H, CHUNK):
-            inner = start + tl.arange(0, CHUNK)
-            part = tl.load(scratch + rows + inner[None, :])
-            strip = tl.load(w + inner[:, None] * H + columns[None, :])
-            product = tl.dot(part, strip, product, input_precision=PRECISION)
-        tl.debug_barrier()
-    return product
+    d, h = _padded_sizes(hidden)
+    halves = 4 * (h * d + (len(hidden) - 1) * h * h)  # bytes
+    (major, _), room = _gpu(hidden[0][0].device)
+    few = h > NARROW and chains <= FEW and 2 * halves + SPARE <= room
+    many = h <= 2 * NARROW and (1 if major == 9 else 2) * halves + SPARE <= room
+    return 16 if few else 64 if many else None
 
 
-@triton.jit
-def _chains(
-    z, eps, seed, first, up, down, biases, top, scratch, batch, dim, steps, drift, spread, slope,
-    D: tl.constexpr, H: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr, ACT: tl.constexpr,
-    GIVEN: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    columns = tl.arange(0, D)
-    units = tl.arange(0, H)
-    inside = (rows[:, None] < batch) & (columns[None, :] < dim)
-    place = rows[:, None] * dim + columns[None, :]
-    state = tl.load(z + place, inside, 0.0)
-    w = tl.load(first + units[:, None] * D + columns[None, :])
-    b1 = tl.load(biases + units)[None, :]
-    if N > 1:
-        b2 = tl.load(biases + H + units)[None, :]
-    if N > 2:
-        b3 = tl.load(biases + 2 * H + units)[None, :]
-    if N > 3:
-        b4 = tl.load(biases + 3 * H + units)[None, :]
-    out = tl.load(top + units)
-    key = tl.load(seed)
-    scratch += tl.program_id(0) * ROWS * H
-    for k in range(steps):
-        a1 = tl.dot(state, tl.trans(w), input_precision=PRECISION) + b1
-        last = a1
-        if N > 1:
-            h = _act(a1, slope, ACT)
-            a2 = _times(h, up, 0, scratch, ROWS, H, CHUNK, PRECISION) + b2
-            last = a2
-        if N > 2:
-            h = _act(a2, slope, ACT)
-            a3 = _times(h, up, 1, scratch, ROWS, H, CHUNK, PRECISION) + b3
-            last = a3
-        if N > 3:
-            h = _act(a3, slope, ACT)
-            a4 = _times(h, up, 2, scratch, ROWS, H, CHUNK, PRECISION) + b4
-            last = a4
-        g = _bend(out[None, :], last, slope, ACT)
-        if N > 3:
-            g = _times(g, down, 2, scratch, ROWS, H, CHUNK, PRECISION)
-            g = _bend(g, a3, slope, ACT)
-        if N > 2:
-            g = _times(g, down, 1, scratch, ROWS, H, CHUNK, PRECISION)
-            g = _bend(g, a2, slope, ACT)
-        if N > 1:
-            g = _times(g, down, 0, scratch, ROWS, H, CHUNK, PRECISION)
-            g = _bend(g, a1, slope, ACT)
-        grad = tl.dot(g, w, input_precision=PRECISION)
-        if GIVEN:
-            noise = tl.load(eps + k * batch * dim + place, inside, 0.0)
-        else:
-            noise = tl.randn(key, k * batch * dim + place) * spread
-        state = (1 - drift) * state + (noise + drift * grad)
-    tl.store(z + place, state, inside)
-
-
-def _padded(t: Tensor, *shape: int) -> Tensor:
-    whole = t.new_zeros(shape)
-    whole[tuple(slice(n) for n in t.shape)] = t
-    return whole
-
-
-def _power(n: int) -> int:
-    return max(16, triton.next_power_of_2(n))  # tl.dot wants powers of two, 16 at least
+def _gpu(device: torch.device) -> tuple[tuple[int, int], int]:
+    """Compute capability and bytes of shared memory that a block can have; a Hopper's for the
+    interpreter."""
+    if device.type != "cuda":
+        return (9, 0), 227 * 1024
+    found = torch.cuda.get_device_properties(device)
+    return (found.major, found.minor), found.shared_memory_per_block_optin
 
 
 def run(
-    layers: Sequence[tuple[Tensor, Tensor]],
+    layers: Layers,
     act: str,
     slope: float,
     z: Tensor,
@@ -170,7 +83,6 @@ def run(
     spread: float = 0.0,
     eps: Tensor | None = None,
     rng: torch.Generator | None = None,
-    precision: str | None = None,
 ) -> bool:
     """Advance the chains ``z`` (B, D), float32, in place by ``steps`` steps.
 
@@ -178,28 +90,61 @@ def run(
 
     The noise is ``eps`` (K, B, D), already scaled, or drawn in the kernel from Philox, times
     ``spread``, under a key from ``rng``: another stream than PyTorch's. ``layers`` as in
-    ``langevin_mlp``. Padding adds units whose weights are 0: they change nothing. ``precision`` is
-    Triton's for matrix products; "ieee" is float32.
+    ``langevin_mlp``.
     """
     *hidden, (out, _) = layers
-    (batch, dim), n = z.shape, len(hidden)
-    d, h = _power(dim), _power(max(len(w) for w, _ in hidden))
-    first = _padded(hidden[0][0], h, d)
-    down = torch.stack([_padded(w, h, h) for w, _ in hidden[1:]] or [z.new_zeros(1, 1)])
-    biases = torch.stack([_padded(b, h) for _, b in hidden])
     seed = torch.randint(2**31 - 1, (1,), generator=rng, device=z.device, dtype=torch.int32)
-    rows = 16 if batch <= 16 * 512 else 32  # small blocks fill a card with few chains
-    precision = precision or ("ieee" if batch <= FEW else "tf32x3")
-    blocks, chunk = triton.cdiv(batch, rows), h if h <= WHOLE else CHUNK
-    scratch = z.new_empty(blocks * rows * h if chunk < h else 1)
+    start = (z, z if eps is None else eps, seed)
+    numbers = (steps, drift, spread, slope)
+    d, h = _padded_sizes(hidden)
+    constants = {"D": d, "H": h, "ACT": CODES[act], "GIVEN": eps is not None}
     try:
-        _chains[(blocks,)](
-            *(z, z if eps is None else eps, seed, first, down.mT.contiguous(), down, biases),
-            *(_padded(out[0], h), scratch, batch, dim, steps, drift, spread, slope),
-            D=d, H=h, N=n, ROWS=rows, ACT=CODES[act], GIVEN=eps is not None, CHUNK=chunk,
-            PRECISION=precision, num_warps=4 if chunk == h else 8,
-        )  # fmt: skip
+        if rows := _block(hidden, len(z)):
+            _run_whole(hidden, out, start, numbers, ROWS=rows, **constants)
+        else:
+            _run_strips(hidden, out, start, numbers, ROWS=16, **constants)
     except OutOfResources:
-        TOO_LARGE.add(_size(hidden, batch))
+        TOO_LARGE.add(_size(hidden, len(z)))
         return False
     return True
+
+
+def _run_whole(hidden: Layers, out: Tensor, start: tuple, numbers: tuple, **constants) -> None:
+    batch, dim = start[0].shape
+    missing = MAX_HIDDEN - len(hidden)
+    weights = [t.contiguous() for layer in hidden for t in layer] + 2 * missing * [out]
+    widths = [len(w) for w, _ in hidden] + missing * [0]
+    programs.whole[(triton.cdiv(batch, constants["ROWS"]),)](
+        *(*start, *weights, out, batch, *numbers),
+        **dict(zip(("N1", "N2", "N3", "N4"), widths, strict=True)),
+        **{"DIM": dim, "LAST": len(hidden[-1][0]), **constants},
+        num_warps=4,
+    )
+
+
+def _run_strips(hidden: Layers, out: Tensor, start: tuple, numbers: tuple, **constants) -> None:
+    z, d, h, rows = start[0], constants["D"], constants["H"], constants["ROWS"]
+    (batch, dim), n = z.shape, len(hidden)
+    first = _stacked_halves(_padded(hidden[0][0], h, d))
+    middle = [_stacked_halves(_padded(w, h, h)) for w, _ in hidden[1:]]
+    biases = torch.stack([_padded(b, h) for _, b in hidden])
+    blocks = triton.cdiv(batch, rows)
+    pitch = max(d, h)
+    scratch = z.new_empty(blocks * (n + 1) * rows * pitch)
+    programs.strips[(blocks,)](
+        *(*start, first, torch.stack(middle) if middle else first, biases, _padded(out[0], h)),
+        *(scratch, batch, dim, *numbers),
+        **{"N": n, "STRIP": min(STRIP, h), "PITCH": pitch, **constants},
+        num_warps=8,
+    )
+
+
+def _padded(t: Tensor, *shape: int) -> Tensor:
+    whole = t.new_zeros(shape)
+    whole[tuple(slice(n) for n in t.shape)] = t
+    return whole
+
+
+def _stacked_halves(w: Tensor) -> Tensor:
+    hi = w.half()
+    return torch.stack([hi, ((w - hi.float()) * 2048).half()])
