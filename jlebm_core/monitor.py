@@ -10,7 +10,14 @@ LIMITS = {"f_gap": 50.0, "f_pos": 1e3, "f_neg": 1e3, "z_pos_max": 100.0, "z_neg_
 
 
 class Diverged(RuntimeError):
-    """Training left every reasonable range; the message says which quantity did, and when."""
+    """Training left every reasonable range; the message says which quantity did, and when.
+
+    ``metric`` says so as a record for a results file; ``result`` is what there is of that file's
+    content, if a run ended so. Both are None for a summary of several runs.
+    """
+
+    metric: dict | None = None
+    result: dict | None = None
 
 
 def check(means: dict[str, float], step: int, *, warming_up: bool = False) -> None:
@@ -24,10 +31,12 @@ def check(means: dict[str, float], step: int, *, warming_up: bool = False) -> No
         if warming_up and name == "z_pos_max":
             limit = math.inf
         if not math.isfinite(value) or abs(value) > limit:
-            raise Diverged(
+            error = Diverged(
                 f"training diverged at step {step}: {name} = {value:.3g} (limit {limit:g}); "
                 "try a smaller lr_prior, a larger penalty on f^2, or spectral_norm."
             )
+            error.metric = {"name": "diverged_at_step", "value": step, "quantity": name}
+            raise error
 
 
 def detached(terms: dict[str, Tensor]) -> dict[str, Tensor]:

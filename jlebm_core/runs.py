@@ -14,6 +14,7 @@ from . import checkpoints, data, paths, results, systems, train, viz
 from .configs import Config
 from .data import ImageSet
 from .errors import UsageError
+from .monitor import Diverged
 from .nets import channels_last
 
 SAMPLES = 10  # in a results file, as a PNG in base64
@@ -47,7 +48,7 @@ def train_run(
     the results record, to which ``about`` is added; ``on_log`` is called at every logged step.
     ``start`` is a system of this ``config`` to begin with; else it is a fresh one.
     Raises UsageError if the folder already holds a run and ``resume`` is not set, Diverged as
-    ``Trainer.run`` does.
+    ``Trainer.run`` does, with the record of what there is in its ``result``.
     """
     if not resume and checkpoints.exists(folder / "resume"):
         raise UsageError(f"{folder} already holds a run: give --resume, or another --out.")
@@ -68,11 +69,15 @@ def train_run(
     counts = ", ".join(f"{k} {v:,}" for k, v in system.parameter_counts().items())
     title = data.title(config.data)
     print(f"{config.system} on {title}, {len(images):,} images {config.image}: {counts}")
-    trainer.run(trainer.total, log_every=log_every, on_log=log, progress=progress)
-    result = results.record(trainer, budget=budget, device=device_name(device))
+    how = {"budget": budget, "device": device_name(device)}
+    try:
+        trainer.run(trainer.total, log_every=log_every, on_log=log, progress=progress)
+    except Diverged as error:
+        error.result = {**results.record(trainer, **how), **(about or {})}
+        raise
+    result = {**results.record(trainer, **how), **(about or {})}
     meta = {"data": config.data, "seed": seed, "steps": trainer.step}
     systems.save(trainer.model(), folder / "model", **meta)
-    result |= about or {}
     results.write(folder / "results.json", result)
     return result
 

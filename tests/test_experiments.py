@@ -124,7 +124,13 @@ def test_one_that_diverges_leaves_the_others(define):
     define([bad, *trials("a0")])
     (sentence,) = go()
     assert sentence.startswith("bad: training diverged at step 2")
-    assert results.read(left("a0"))["metrics"] and not left("bad").exists()
+    assert results.read(left("a0"))["metrics"]
+    (how,) = results.read(left("bad"))["metrics"]
+    assert (how["name"], how["value"], how["kind"]) == ("diverged_at_step", 2, "b")
+    assert f"step 2: {how['quantity']} = " in sentence
+    assert go() == []  # it is not trained again
+    assert run.publish("toy") == ["bad", "a0"]
+    assert run.values(run.published("toy"), "diverged_at_step") == [2]
 
 
 def test_what_was_cut_off_goes_on(define, monkeypatch):

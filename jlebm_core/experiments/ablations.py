@@ -61,11 +61,12 @@ def prior_setting_trials() -> list[Trial]:
 
 
 def langevin_step_trials() -> list[Trial]:
-    """Each K trained and measured; three seeds at the default."""
+    """Each K trained and measured; three seeds at the default and below it, where training may
+    diverge."""
     found = []
     for k in CHAIN_LENGTHS:
-        config = settings(prior_steps=k)
-        found += seeds(f"k{k}", config, 3 if config == settings() else 1, {"trained_steps": k})
+        count = 3 if k <= settings().prior_steps else 1
+        found += seeds(f"k{k}", settings(prior_steps=k), count, {"trained_steps": k})
     return found
 
 

@@ -52,7 +52,8 @@ def run(
     train_only: bool = False,
     only: Iterable[str] | None = None,
 ) -> list[str]:
-    """Train the trials that are missing and measure them; sentences on what diverged.
+    """Train the trials that are missing and measure them; sentences on what diverged, which is
+    a result, too: its one figure is the step.
 
     With ``train_only`` what is measured at the end waits for a later call. ``only`` names the
     trials, unless all are meant. Raises UsageError for an unknown one.
@@ -72,6 +73,8 @@ def run(
                 train_trial(name, t, device, progress=progress)
         except Diverged as error:
             failed.append(f"{t.name}: {error}")
+            how = results.with_metrics(error.result, [{**error.metric, **t.about}])
+            results.write(folder_of(name, t) / "results.json", how)
         else:
             if at_end and not train_only:
                 measure(name, t, device)
