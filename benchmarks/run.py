@@ -5,6 +5,7 @@
 Every competitor lives in a process of its own, and they take turns: one measurement each, round
 after round, so that whatever else the machine does meets all of them alike. The result is a list
 of flat records with the median, the smallest and the largest time; ratios are made of medians.
+What is measured again takes the place of its records in the file; those of another machine go.
 """
 
 import argparse
@@ -184,8 +185,8 @@ def installed(package: str) -> str | None:
         return None
 
 
-def machine() -> dict:
-    """What the times were taken on."""
+def machine(device: str) -> dict:
+    """What the times on a device were taken on."""
     import torch
 
     packages = ("torch", "triton", "torchebm", "ebmkit", "torch-fidelity", "jlebm-core")
@@ -197,9 +198,21 @@ def machine() -> dict:
         cpu = facts.get("model name", cpu)
         flags = facts.get("flags", "").split()
         cpu += f" ({', '.join(f for f in ('avx512f', 'avx512_bf16', 'amx_bf16') if f in flags)})"
-    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    name = torch.cuda.get_device_name() if device == "cuda" else cpu
     versions = {p: installed(p) for p in packages}
-    return {"what": "machine", "cpu": cpu, "cuda": cuda, "versions": versions}
+    return {"what": "machine", "device": device, "name": name, "cpu": cpu, "versions": versions}
+
+
+def merged(old: list[dict], where: dict, new: list[dict]) -> list[dict]:
+    """``old`` with ``new`` records, all of one kind, made on the machine ``where``."""
+
+    def kind(r: dict) -> tuple:
+        return r["what"], r["device"], r.get("threads")
+
+    device, kinds = where["device"], {kind(r) for r in new}
+    others = [r for r in old if r["device"] != device]
+    same = [r for r in old if r["device"] == device and r != where and where in old]
+    return [*others, where, *(r for r in same if kind(r) not in kinds), *new]
 
 
 def main() -> int:
@@ -219,11 +232,14 @@ def main() -> int:
     todo = [c for c in cases(args.quick, devices) if c["what"] in (args.only or (c["what"],))]
     if not todo:
         parser.error(f"nothing is called {' or '.join(args.only)}")
-    records = [machine()]
-    for _, kind in groupby(todo, key=lambda c: (c["what"], c["threads"], c["device"])):
-        records += measure(list(kind), args.quick)
-        args.out.write_text("[\n" + ",\n".join(json.dumps(r) for r in records) + "\n]\n")
-    print(f"{len(records) - 1} records in {args.out}")
+    count = 0
+    for (*_, device), kind in groupby(todo, key=lambda c: (c["what"], c["threads"], c["device"])):
+        new = measure(list(kind), args.quick)
+        old = json.loads(args.out.read_text()) if args.out.is_file() else []
+        lines = ",\n".join(json.dumps(r) for r in merged(old, machine(device), new))
+        args.out.write_text(f"[\n{lines}\n]\n")
+        count += len(new)
+    print(f"{count} new records in {args.out}")
     return 0
 
 

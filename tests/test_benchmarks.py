@@ -41,6 +41,22 @@ def test_a_quick_run_writes_flat_records(tmp_path):
         assert 0 < r["ms_min"] <= r["ms_median"] <= r["ms_max"] and r["threads"] == 1
 
 
+def test_what_is_measured_again_takes_the_place_of_its_records(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    merged = importlib.import_module("run").merged
+    here = {"what": "machine", "device": "cpu", "name": "a"}
+    card = {"what": "machine", "device": "cuda", "name": "b"}
+    chain, step = ({"what": w, "device": "cpu", "threads": 1, "ms": 1} for w in ("chain", "step"))
+    on_card = {"what": "chain", "device": "cuda", "threads": 1, "ms": 1}
+    two = {**chain, "threads": 2}
+    assert merged([], here, [chain]) == [here, chain]
+    old = [card, on_card, here, chain, two, step]
+    again = [{**chain, "ms": 2}, {**chain, "ms": 3}]
+    assert merged(old, here, again) == [card, on_card, here, two, step, *again]
+    other = {**here, "name": "c"}
+    assert merged(old, other, again) == [card, on_card, other, *again]
+
+
 def test_an_unknown_kind_is_refused():
     done = bench("--only", "nonsense")
     assert done.returncode == 2 and "nothing is called nonsense" in done.stderr
