@@ -50,7 +50,6 @@ def test_f_is_normalised_or_penalised_or_neither():
         "penalty": {},
         "free": {"penalty": 0.0},
     }
-    assert [t.name for t in ablations.spectral_norm_trials() if t.ship] == ["c1-s0"]
 
 
 def test_the_other_settings_are_changed_one_kind_at_a_time():
