@@ -5,6 +5,7 @@ experiment is about, and all are measured alike.
 """
 
 import functools
+
 import torch
 
 from .. import systems
