@@ -73,6 +73,15 @@ def test_a_steep_f_keeps_float32_rounding(dim, hidden):
     torch.testing.assert_close(z.cpu().double(), exact, rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("hidden", [(5, 6), (130,)])
+def test_a_chain_beyond_the_largest_half_becomes_nan_alone(hidden):
+    layers = detached(prior_of((3,), hidden).to(DEVICE))
+    z, still = torch.ones(20, 3, device=DEVICE), torch.zeros(1, 20, 3, device=DEVICE)
+    z[7] = 1e5
+    cuda.run(layers, "lrelu", 0.2, z, steps=1, drift=0.1, eps=still)
+    assert z[7].isnan().all() and z[:7].isfinite().all() and z[8:].isfinite().all()
+
+
 def test_its_own_noise_keeps_a_linear_tilt_exactly():
     """a . z = a . (relu(z) - relu(-z)): mean a, variance 1 / (1 - s^2 / 4)."""
     n, a, eye = 1600, torch.tensor([0.7, -1.2], device=DEVICE), torch.eye(2, device=DEVICE)
