@@ -22,8 +22,6 @@ from torch import Tensor, nn
 
 from .gaussians import DiagonalGaussian
 
-KL_ESTIMATES = ("exact", "monte-carlo")
-
 
 class Outcome(NamedTuple):
     """What an objective gives: the loss, the posterior samples (detached), the terms to log."""

@@ -98,6 +98,7 @@ def test_sample_writes_one_grid_and_k_matters(digits, tmp_path):
         (["train", "joint-ebm", "--data", "DATA", "--set", "dims=(2,2)"], "do not fit"),
         (["train", "joint-ebm", "--data", "DATA", "--set", "dims"], "NAME=VALUE"),
         (["train", "joint-ebm", "--data", "DATA", "--set", "colour=1"], "unknown settings: colour"),
+        (["train", "vae", "--data", "DATA", "--set", "norm=false"], "must be True or False"),
         (["train", "joint-ebm", "--data", "DATA", "--device", "abacus"], "no device 'abacus'"),
         (["train", "vae", "--data", "EMPTY"], "no images"),
         (["train", "vae", "--data", "MIXED"], "one size"),
