@@ -1,17 +1,24 @@
 """``jlebm``: train, sample, evaluate, export and publish from the command line.
 
-Exit codes: 0 done, 1 training diverged, 2 wrong use (one sentence on standard error).
+Exit codes: 0 done, 1 training diverged, 2 wrong use or a file that cannot be used (one sentence on
+standard error).
 """
 
 import argparse
-import ast
 import os
 import sys
 from pathlib import Path
 
-import torch
-
 from . import data, monitor, runs, systems, table, train
+from .arguments import (
+    device_of,
+    device_option,
+    natural,
+    overrides,
+    positive,
+    seed,
+    train_only_option,
+)
 from .configs import BUDGETS, PRESETS, Config
 from .errors import UsageError
 from .experiments import EXPERIMENTS
@@ -36,6 +43,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has enough, as in `| head`; so has the flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a path that cannot be used, a full disk
+        path = error.filename2 or error.filename or "a file"
+        print(f"jlebm: {path} cannot be used: {error.strerror or error}.", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -50,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--preset", help=f"published settings: {', '.join(PRESETS)}")
     p.add_argument("--budget", choices=BUDGETS, default="cpu", help="how long (default: cpu)")
     p.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change settings")
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=seed, default=0)
     p.add_argument("--out", type=Path, help="folder of the run")
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     p.add_argument("--save-every", type=positive, default=1000, metavar="STEPS")
@@ -64,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--n", type=positive, default=64)
     p.add_argument("--steps", type=natural, help="Langevin steps (default: as trained)")
     p.add_argument("--out", type=Path, default=Path("samples.png"))
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=seed, default=0)
     device_option(p)
     p.set_defaults(run=run_sample)
 
@@ -74,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--samples", type=positive, default=10_000, help="default: 10000")
     p.add_argument("--features", help="NAME-classifier or inception-v3-compat; default: the data's")
     p.add_argument("--weights", type=Path, help="file of Inception's weights (else downloaded)")
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=seed, default=0)
     device_option(p)
     p.set_defaults(run=run_evaluate)
 
@@ -84,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", required=True, help=f"one of {', '.join(data.NAMES)}, or own data")
     p.add_argument("--budget", choices=BUDGETS, default="cpu", help="how long (default: cpu)")
     p.add_argument("--systems", nargs="+", default=list(systems.SYSTEMS), metavar="SYSTEM")
-    p.add_argument("--seeds", nargs="+", type=natural, help="default: 0 1 2 for four rows, else 0")
+    p.add_argument("--seeds", nargs="+", type=seed, help="default: 0 1 2 for four rows, else 0")
     p.add_argument("--samples", type=positive, help="default: 10000, budget paper: 50000")
     p.add_argument("--features", help="default: the data's classifier, budget paper: Inception")
     p.add_argument("--weights", type=Path, help="file of Inception's weights (else downloaded)")
@@ -120,54 +131,13 @@ def parser() -> argparse.ArgumentParser:
     p = commands.add_parser("classifier", help="train the feature classifier of a data set")
     p.add_argument("--data", required=True)
     p.add_argument("--epochs", type=positive, help="default: those of the recipe of the data")
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=seed, default=0)
     p.set_defaults(run=run_classifier)
 
     p = commands.add_parser("features", help="ship the classifier features of a data set's images")
     p.add_argument("--data", required=True, help="a data set with a classifier")
     p.set_defaults(run=run_features)
     return top
-
-
-def device_option(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-
-
-def train_only_option(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--train-only", action="store_true", help="measure nothing: a later call does")
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
-
-
-def natural(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
-    return int(text)
-
-
-def overrides(pairs: list[str]) -> dict:
-    """``["steps=100", "dims=(2,2)"]`` as settings; UsageError for what is no NAME=VALUE."""
-    settings = {}
-    for pair in pairs:
-        name, found, text = pair.partition("=")
-        if not found:
-            raise UsageError(f"--set takes NAME=VALUE, not {pair!r}.")
-        try:
-            settings[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            settings[name] = text
-    return settings
-
-
-def device_of(args: argparse.Namespace) -> torch.device:
-    try:
-        return torch.empty(0, device=args.device).device
-    except (RuntimeError, AssertionError):
-        raise UsageError(f"there is no device {args.device!r} on this machine.") from None
 
 
 def configuration(args: argparse.Namespace) -> tuple[Config, data.ImageSet]:

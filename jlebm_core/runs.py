@@ -56,6 +56,7 @@ def train_run(
     trainer = train.Trainer(system, images.images, seed=seed, precision=precision)
     if resume:
         trainer.restore(folder / "resume")
+    folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be had shows before the work
 
     def log(trainer: train.Trainer) -> None:
         if on_log:

@@ -126,11 +126,41 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(args, says, digits, tmp_path,
     assert not out.exists() and not (tmp_path / "samples.png").exists()
 
 
-def test_a_number_that_is_none_is_refused_by_the_grammar(capsys):
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--n", "0", "not a positive whole number"),
+        ("--steps", "-1", "not a whole number from 0 on"),
+        ("--seed", "-1", "not a whole number from 0 to 4294967295"),
+        ("--seed", str(2**32), "not a whole number from 0 to 4294967295"),
+    ],
+)
+def test_a_number_that_is_none_is_refused_by_the_grammar(option, value, says, capsys):
     with pytest.raises(SystemExit) as caught:
-        cli.main(["sample", "x", "--n", "0"])
+        cli.main(["sample", "x", option, value])
     assert caught.value.code == 2
-    assert "not a positive whole number" in capsys.readouterr().err
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "path"),
+    [
+        (["sample", "vlae-mnist-s0", "--out", "FOLDER"], "folder"),
+        (["export", "vlae-mnist-s0", "--out", "FOLDER"], "folder"),
+        (["train", "vae", "--data", "DATA", "--budget", "smoke", "--out", "FILE"], "file"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_one_sentence(args, path, digits, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine")
+    before = sorted(tmp_path.iterdir())
+    places = {"FOLDER": tmp_path / "folder", "FILE": tmp_path / "file", "DATA": digits}
+    assert cli.main([str(places.get(a, a)) for a in args]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"jlebm: {tmp_path / path} cannot be used: ")
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before  # and no part of a file
+    assert (tmp_path / "file").read_text() == "mine" and not any((tmp_path / "folder").iterdir())
 
 
 def test_a_diverging_run_ends_with_exit_code_1(digits, tmp_path, capsys):
