@@ -123,6 +123,8 @@ def langevin_mlp(
     """
     layers = [(w.detach(), b.detach()) for w, b in layers]
     z = z.detach().clone(memory_format=torch.contiguous_format)
+    if not len(z):  # no chains: no kernel has blocks for them
+        return z
     kernel = _cuda_kernel() if run is None and z.is_cuda and z.dtype == torch.float32 else None
     options = {"steps": steps, "drift": step_size**2 / 2, "spread": step_size, "rng": rng}
     if kernel and kernel.fits(layers, act, len(z)):

@@ -272,7 +272,12 @@ def shipped_names() -> list[str]:
 
 
 def shipped(name: str) -> System:
-    """The trained system called ``name``, e.g. ``joint-ebm-mnist-s0``."""
+    """The trained system called ``name``, e.g. ``joint-ebm-mnist-s0``.
+
+    Raises UsageError if no such system comes with the project.
+    """
+    if name not in (names := shipped_names()):
+        raise UsageError(f"no system {name!r} comes along: choose one of {', '.join(names)}.")
     return load(paths.shipped("checkpoints", name))
 
 

@@ -268,6 +268,31 @@ def test_one_group_of_sliders_for_each_kind_of_code():
     assert canvas.code == pytest.approx([0.1, -0.2, 0.3])
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"z": torch.zeros(3)}, "z must have the shape (2,), not (3,)"),
+        ({"z": torch.zeros(1, 2)}, "not (1, 2)"),
+        ({"images": torch.zeros(4, 1, 8, 8)}, "not float32 of shape (4, 1, 8, 8)"),
+        ({"images": {"a": torch.zeros(1, 8, 8).byte()}}, "not uint8 of shape (1, 8, 8)"),
+    ],
+)
+def test_what_the_explorer_cannot_show_is_refused(options, says):
+    with pytest.raises(UsageError) as error:
+        LatentExplorer(EBMPrior((2,), hidden=(5,)), **options)
+    assert says in str(error.value)
+
+
+def test_no_system_and_a_code_set_later_are_refused_too():
+    with pytest.raises(UsageError, match="needs a system"):
+        LatentExplorer([])
+    explorer = LatentExplorer(EBMPrior((2,), hidden=(5,)))
+    before = explorer.z
+    with pytest.raises(UsageError, match="z must have"):
+        explorer.z = torch.zeros(3)
+    assert explorer.z.equal(before)
+
+
 def test_the_widget_carries_the_export_and_one_script():
     prior = EBMPrior((2,), hidden=(5,))
     explorer = LatentExplorer(describe(prior, notes=["two numbers"]), z=torch.tensor([1.0, 2.0]))

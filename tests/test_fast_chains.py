@@ -117,11 +117,12 @@ def test_an_absolute_value_as_tilt(path):
     assert abs(z.abs().mean().item() - exact) < 5 * z.std().item() / 4000**0.5 + s**2
 
 
-def test_no_steps_and_one_chain():
+def test_no_steps_and_one_chain_or_none():
     prior = EBMPrior((2,), (5,))
     start = prior.base_sample(3, rng=rng(0))
     assert prior.sample(3, steps=0, rng=rng(0)).equal(start)
     assert prior.sample(1, steps=2, rng=rng(0)).shape == (1, 2)
+    assert prior.sample(0, rng=rng(0)).shape == (0, 2)
 
 
 def test_f_of_no_layers_leaves_the_normal_chain():

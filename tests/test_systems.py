@@ -179,3 +179,8 @@ def test_a_checkpoint_of_other_nets_is_refused(tmp_path):
     checkpoints.save(tmp_path / "m", system.state_dict(), meta)
     with pytest.raises(UsageError, match="do not fit its own configuration"):
         systems.load(tmp_path / "m")
+
+
+def test_a_system_that_does_not_come_along_is_refused_with_those_that_do():
+    with pytest.raises(UsageError, match=r"no system 'vae-mnist'.*joint-ebm-mnist-s0"):
+        systems.shipped("vae-mnist")

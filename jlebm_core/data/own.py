@@ -79,11 +79,13 @@ def load_npz(path: Path, split: str, limit: int | None) -> tuple[Tensor, Tensor 
         raise UsageError(f"{path} has no array named images, only: {', '.join(found) or 'none'}.")
     own_test = "images_test" in arrays
     end = "_test" if own_test and split == "test" else ""
-    array, labels = arrays[f"images{end}"], arrays.get(f"labels{end}")
-    where = f"{path}, images{end}"
-    if array.dtype != np.uint8:
-        raise UsageError(f"{where}: the type is {array.dtype}, but uint8 (0 to 255) is needed.")
-    images = channels_first(array, where)
+    splits = {}  # both are read, so that they agree in (C, H, W)
+    for key in ("images", "images_test")[: 1 + own_test]:
+        splits[key] = channels_first(arrays[key], f"{path}, {key}")
+        if splits[key].shape[1:] != splits["images"].shape[1:]:
+            a, b = (tuple(splits[k].shape[1:]) for k in ("images", key))
+            raise UsageError(f"{path}: images are {a}, but images_test are {b}: bring them to one.")
+    images, labels = splits[f"images{end}"], arrays.get(f"labels{end}")
     if labels is not None:
         if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
             raise UsageError(
@@ -98,7 +100,9 @@ def load_npz(path: Path, split: str, limit: int | None) -> tuple[Tensor, Tensor 
 
 
 def channels_first(array: np.ndarray, where: str) -> Tensor:
-    """(N, H, W), (N, H, W, C) or (N, C, H, W) with C in {1, 3} to a tensor (N, C, H, W)."""
+    """uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with C in {1, 3} to a tensor (N, C, H, W)."""
+    if array.dtype != np.uint8:
+        raise UsageError(f"{where}: the type is {array.dtype}, but uint8 (0 to 255) is needed.")
     if array.ndim == 3 and array.size:
         return torch.from_numpy(array[:, None])
     first, last = (array.ndim == 4 and array.shape[axis] in (1, 3) for axis in (1, -1))

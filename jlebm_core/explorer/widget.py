@@ -15,6 +15,7 @@ import torch
 import traitlets
 from torch import Tensor
 
+from ..errors import UsageError
 from ..priors import StandardNormal
 from ..systems import System
 from .export import Export, describe
@@ -69,7 +70,7 @@ class LatentExplorer(ipywidgets.Box):
     dimensions, the panel of the chain shows each as a plane. ``z`` (D,) is the code to
     start with; ``images``, uint8 (N, C, H, W), can be picked and encoded: by every model of that
     shape, or, as a mapping from names of data sets, by the models of each. Raises UsageError for a
-    part that cannot be exported.
+    part that cannot be exported, a code of another length, and images that are not of that form.
     """
 
     def __init__(
@@ -85,11 +86,18 @@ class LatentExplorer(ipywidgets.Box):
             else dict(enumerate(parts if isinstance(parts, Sequence) else [parts]))
         )
         exports = [p if isinstance(p, Export) else describe(p) for p in named.values()]
+        if not exports:
+            raise UsageError("the explorer needs a system, or several.")
         forms = list(dict.fromkeys(tuple(e.description["dims"]) for e in exports))
         reach = max(e.description["reach"] for e in exports)
         kind = canvas_type(max(map(sum, forms)), max(map(len, forms)), len(forms))
-        code = exports[0].description["start"] if z is None else z.tolist()
+        self.sizes = [sum(e.description["dims"]) for e in exports]  # of the models' codes
+        code = exports[0].description["start"] if z is None else self._code(z, 0)
         sets = images if isinstance(images, Mapping) else {} if images is None else {"": images}
+        for x in sets.values():
+            if x.dtype != torch.uint8 or x.dim() != 4:
+                found = f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}"
+                raise UsageError(f"the explorer needs images in uint8, (N, C, H, W), not {found}.")
         self.canvas = kind(
             exports=[e.to_bytes() for e in exports],
             sources=[""] * len(exports),
@@ -142,6 +150,11 @@ class LatentExplorer(ipywidgets.Box):
         ipywidgets.jslink((self.canvas, f"display{form}"), (group.layout, "display"))
         return group
 
+    def _code(self, z: Tensor, model: int) -> list[float]:
+        if z.shape != (self.sizes[model],):
+            raise UsageError(f"z must have the shape ({self.sizes[model]},), not {tuple(z.shape)}.")
+        return z.tolist()
+
     @property
     def z(self) -> Tensor:
         """The code that is shown. Shape: (D,); with a live kernel it can be read and set."""
@@ -149,4 +162,4 @@ class LatentExplorer(ipywidgets.Box):
 
     @z.setter
     def z(self, code: Tensor) -> None:
-        self.canvas.code = code.tolist()
+        self.canvas.code = self._code(code, self.canvas.chosen)
