@@ -1,32 +1,11 @@
 """Settings as plain data: one ``Config``, the nets all systems share, what each row trains with."""
 
 from dataclasses import asdict, dataclass, fields
-from typing import Annotated
 
 from .errors import UsageError
+from .nets import Shape
 from .presets import PRESETS as PRESETS
-from .settings import (
-    Betas,
-    Bound,
-    Count,
-    Dims,
-    Flag,
-    Image,
-    NonNegative,
-    Positive,
-    Share,
-    Shares,
-    Stacks,
-    Steps,
-    Text,
-    Widths,
-    WidthsOfEach,
-    check,
-    one_of,
-)
-
-KL_ESTIMATES = ("exact", "monte-carlo")  # the second is the authors': of one sample
-LR_DECAYS = ("cosine", "epoch", "none")  # to 0 at the last step; times 0.998 an epoch; none
+from .settings import check
 
 
 @dataclass(frozen=True)
@@ -35,60 +14,60 @@ class Config:
 
     Tuples of layers are bottom-up: the layer next to the image first. ``levels``, ``trunk`` and
     ``ladders`` are stacks of layers written as text (see ``nets.stack``). Raises UsageError for a
-    value that a setting cannot have.
+    value that a setting cannot have (see ``settings.RULES``).
     """
 
-    system: Text
-    data: Text
-    image: Image  # (C, H, W)
+    system: str
+    data: str
+    image: Shape  # (C, H, W)
     # networks
-    dims: Dims  # d_1 .. d_L
-    levels: Stacks  # generator stacks g_1 .. g_L
-    trunk: Stacks = ()  # encoder blocks between the layers, L - 1 of them
-    ladders: Stacks = ()  # encoder stacks that read each layer off the trunk, L of them
-    stem: Text = ""  # encoder stack beneath trunk and ladders
+    dims: tuple[int, ...]  # d_1 .. d_L
+    levels: tuple[str, ...]  # generator stacks g_1 .. g_L
+    trunk: tuple[str, ...] = ()  # encoder blocks between the layers, L - 1 of them
+    ladders: tuple[str, ...] = ()  # encoder stacks that read each layer off the trunk, L of them
+    stem: str = ""  # encoder stack beneath trunk and ladders
     join: str = "concat"  # how z_i meets h_{i+1}: "concat" or "add"
     act: str = "lrelu"
     encoder_act: str = "lrelu"
-    norm: Flag = False  # batch normalisation in generator and encoder
-    bias: Flag = True  # of the convolutions
-    sigma: Positive = 0.3  # x ~ N(h_1, sigma^2 I), pixels in [-1, 1]
-    learn_sigma: Flag = False  # then sigma is where it starts
+    norm: bool = False  # batch normalisation in generator and encoder
+    bias: bool = True  # of the convolutions
+    sigma: float = 0.3  # x ~ N(h_1, sigma^2 I), pixels in [-1, 1]
+    learn_sigma: bool = False  # then sigma is where it starts
     # learned priors: f, the logit of a ratio, a second VAE
-    prior_hidden: WidthsOfEach = (100, 100)  # a tuple for each layer where there are several f
+    prior_hidden: tuple = (100, 100)  # widths; one tuple for each layer where there are several f
     prior_act: str = "lrelu"
-    spectral_norm: Bound = None  # Lipschitz constant of f; None leaves f free
-    prior_steps: Steps = 60  # K
-    prior_step_size: NonNegative = 0.4  # s
-    ratios: Count = 1  # density ratios in the prior, learned one after the other
-    components: Count = 10  # of a normal mixture
+    spectral_norm: float | None = None  # Lipschitz constant of f; None leaves f free
+    prior_steps: int = 60  # K
+    prior_step_size: float = 0.4  # s
+    ratios: int = 1  # density ratios in the prior, learned one after the other
+    components: int = 10  # of a normal mixture
     # Gaussian chain
-    chain_hidden: Widths = (200, 200)  # widths of each conditional
-    chain_floor: NonNegative = 0.01  # sigma_i is above it
+    chain_hidden: tuple[int, ...] = (200, 200)  # widths of each conditional
+    chain_floor: float = 0.01  # sigma_i is above it
     # posterior by Langevin dynamics
-    posterior_steps: Steps = 20
-    posterior_step_size: NonNegative = 0.1
+    posterior_steps: int = 20
+    posterior_step_size: float = 0.1
     # training
-    steps: Steps = 6000
-    batch: Count = 100
-    lr: NonNegative = 3e-4  # Adam, generator and encoder
-    lr_prior: NonNegative = 5e-5  # Adam, the prior where it has a loss of its own
-    lr_chain: NonNegative = 1e-4  # Adam, the Gaussian chain beneath a tilt
-    betas: Betas = (0.9, 0.999)
-    weight_decay: NonNegative = 0.0  # coupled L2, generator and encoder
-    lr_decay: Annotated[str, one_of(*LR_DECAYS)] = "cosine"
-    warmup: Steps = 0  # steps over which KL - f comes in
-    enter: Shares = ()  # share of the steps before each layer enters; () is at once
-    kl: Annotated[str, one_of(*KL_ESTIMATES)] = "exact"
-    penalty: NonNegative = 0.0  # on f^2
-    free_bits: NonNegative = 0.0  # nats a group of latents that the KL does not press
-    code_penalty: NonNegative = 0.0  # on |z|^2 / 2 in a regularised autoencoder
-    decoder_penalty: NonNegative = 0.0  # on the squared weights of its decoder
-    ema: Share = 0.0  # decay of the averaged weights that are kept at the end; 0 keeps the last
-    fit_steps: Steps = 0  # of the second stage, where the prior learns afterwards
+    steps: int = 6000
+    batch: int = 100
+    lr: float = 3e-4  # Adam, generator and encoder
+    lr_prior: float = 5e-5  # Adam, the prior where it has a loss of its own
+    lr_chain: float = 1e-4  # Adam, the Gaussian chain beneath a tilt
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0  # coupled L2, generator and encoder
+    lr_decay: str = "cosine"  # to 0 at the last step; "epoch": times 0.998 an epoch; "none"
+    warmup: int = 0  # steps over which KL - f comes in
+    enter: tuple[float, ...] = ()  # share of the steps before each layer enters; () is at once
+    kl: str = "exact"  # or "monte-carlo", the authors' one-sample estimate
+    penalty: float = 0.0  # on f^2
+    free_bits: float = 0.0  # nats a group of latents that the KL does not press
+    code_penalty: float = 0.0  # on |z|^2 / 2 in a regularised autoencoder
+    decoder_penalty: float = 0.0  # on the squared weights of its decoder
+    ema: float = 0.0  # decay of the averaged weights that are kept at the end; 0 keeps the last
+    fit_steps: int = 0  # of the second stage, where the prior learns afterwards
 
     def __post_init__(self):
-        check(self)
+        check(vars(self))
 
     def to_json(self) -> dict:
         """The fields, as JSON types."""

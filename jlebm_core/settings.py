@@ -1,11 +1,13 @@
-"""What a setting may be: types for the fields of a dataclass, each with the rule for its values."""
+"""What a setting may be: the rule for every field of ``Config``, by its name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import Annotated, get_type_hints
 
 from .errors import UsageError
+
+KL_ESTIMATES = ("exact", "monte-carlo")
+LR_DECAYS = ("cosine", "epoch", "none")
 
 
 @dataclass(frozen=True)
@@ -37,62 +39,65 @@ def _several(says: str, one: Rule, *, least: int = 0, most: float = inf) -> Rule
     return Rule(says, are)
 
 
-def one_of(*words: str) -> Rule:
-    """The rule of a setting that is one of a few words."""
+def _one_of(words: tuple[str, ...]) -> Rule:
     return Rule(f"one of {', '.join(words)}", lambda v: v in words)
 
 
-_TEXT = Rule("text", lambda v: isinstance(v, str))
-_SHARE = _number("a number from 0 to below 1", lambda v: 0 <= v < 1)
+_COUNT, _STEPS = _whole(1), _whole(0)
 _POSITIVE = _number("a number above 0", lambda v: v > 0)
-_WIDTHS = _several("whole numbers above 0 in a tuple, such as (200, 200)", _whole(1))
+_NON_NEGATIVE = _number("a number, at least 0", lambda v: v >= 0)
+_SHARE = _number("a number from 0 to below 1", lambda v: 0 <= v < 1)
+_FLAG = Rule("True or False", lambda v: isinstance(v, bool))
+_TEXT = Rule("text", lambda v: isinstance(v, str))
+_STACKS = _several("stacks of layers in a tuple, such as ('fc 64', 'fc 256')", _TEXT)
+_WIDTHS = _several("whole numbers above 0 in a tuple, such as (200, 200)", _COUNT)
 
-Count = Annotated[int, _whole(1)]
-Steps = Annotated[int, _whole(0)]
-Positive = Annotated[float, _POSITIVE]
-NonNegative = Annotated[float, _number("a number, at least 0", lambda v: v >= 0)]
-Share = Annotated[float, _SHARE]
-Bound = Annotated[
-    float | None, Rule("None or a number above 0", lambda v: v is None or _POSITIVE.holds(v))
-]
-Flag = Annotated[bool, Rule("True or False", lambda v: isinstance(v, bool))]
-Text = Annotated[str, _TEXT]
-Stacks = Annotated[
-    tuple[str, ...], _several("stacks of layers in a tuple, such as ('fc 64', 'fc 256')", _TEXT)
-]
-Image = Annotated[
-    tuple[int, int, int],
-    _several("channels, height and width, such as (1, 28, 28)", _whole(1), least=3, most=3),
-]
-Dims = Annotated[
-    tuple[int, ...],
-    _several(
-        "one whole number above 0 a layer in a tuple, such as (2, 2, 6) or (10,)",
-        _whole(1),
-        least=1,
+_GROUPS: tuple[tuple[str, Rule], ...] = (
+    ("system data stem", _TEXT),
+    ("levels trunk ladders", _STACKS),
+    ("image", _several("channels, height and width, such as (1, 28, 28)", _COUNT, least=3, most=3)),
+    (
+        "dims",
+        _several(
+            "one whole number above 0 a layer in a tuple, such as (2, 2, 6) or (10,)",
+            _COUNT,
+            least=1,
+        ),
     ),
-]
-Widths = Annotated[tuple[int, ...], Rule(_WIDTHS.says, lambda v: _WIDTHS.holds(v) and v != ())]
-WidthsOfEach = Annotated[
-    tuple,
-    Rule(
-        f"{_WIDTHS.says}, or a tuple of such for each layer",
-        lambda v: _WIDTHS.holds(v) or _several("", _WIDTHS).holds(v),
+    ("norm bias learn_sigma", _FLAG),
+    ("sigma", _POSITIVE),
+    (
+        "prior_hidden",
+        Rule(
+            f"{_WIDTHS.says}, or a tuple of such for each layer",
+            lambda v: _WIDTHS.holds(v) or _several("", _WIDTHS).holds(v),
+        ),
     ),
-]
-Shares = Annotated[
-    tuple[float, ...], _several("a number from 0 to below 1 for each layer in a tuple", _SHARE)
-]
-Betas = Annotated[
-    tuple[float, float],
-    _several("two numbers from 0 to below 1, such as (0.9, 0.999)", _SHARE, least=2, most=2),
-]
+    ("chain_hidden", Rule(_WIDTHS.says, lambda v: _WIDTHS.holds(v) and v != ())),
+    (
+        "spectral_norm",
+        Rule("None or a number above 0", lambda v: v is None or _POSITIVE.holds(v)),
+    ),
+    ("batch ratios components", _COUNT),
+    ("steps fit_steps warmup prior_steps posterior_steps", _STEPS),
+    ("prior_step_size posterior_step_size chain_floor", _NON_NEGATIVE),
+    ("lr lr_prior lr_chain weight_decay", _NON_NEGATIVE),
+    ("penalty free_bits code_penalty decoder_penalty", _NON_NEGATIVE),
+    ("ema", _SHARE),
+    (
+        "betas",
+        _several("two numbers from 0 to below 1, such as (0.9, 0.999)", _SHARE, least=2, most=2),
+    ),
+    ("enter", _several("a number from 0 to below 1 for each layer in a tuple", _SHARE)),
+    ("kl", _one_of(KL_ESTIMATES)),
+    ("lr_decay", _one_of(LR_DECAYS)),
+)
+# join and the activations are looked up, and refused, by whoever builds with them
+RULES = {name: rule for names, rule in _GROUPS for name in names.split()}
 
 
-def check(settings: object) -> None:
-    """Raise UsageError for the first field of a dataclass that its rule does not allow."""
-    for name, kind in get_type_hints(type(settings), include_extras=True).items():
-        value = getattr(settings, name)
-        for rule in getattr(kind, "__metadata__", ()):
-            if not rule.holds(value):
-                raise UsageError(f"{name} must be {rule.says}, not {value!r}.")
+def check(settings: dict[str, object]) -> None:
+    """Raise UsageError for the first setting that its rule does not allow."""
+    for name, value in settings.items():
+        if name in RULES and not RULES[name].holds(value):
+            raise UsageError(f"{name} must be {RULES[name].says}, not {value!r}.")

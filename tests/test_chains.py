@@ -8,8 +8,8 @@ from torch.distributions import MultivariateNormal
 
 from jlebm_core import objectives
 from jlebm_core.chains import GaussianChain, TiltedChain
-from jlebm_core.configs import KL_ESTIMATES
 from jlebm_core.gaussians import standard_normal_log_prob
+from jlebm_core.settings import KL_ESTIMATES
 
 DIMS = (2, 1, 3)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from jlebm_core import objectives, systems
-from jlebm_core.configs import KL_ESTIMATES
 from jlebm_core.inference import DiagonalGaussian
 from jlebm_core.priors import EBMPrior, RatioPrior, standard_normal_log_prob
+from jlebm_core.settings import KL_ESTIMATES
 
 IMAGE = (1, 28, 28)
 

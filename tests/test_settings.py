@@ -8,6 +8,7 @@ import pytest
 from jlebm_core import systems
 from jlebm_core.configs import Config
 from jlebm_core.errors import UsageError
+from jlebm_core.settings import RULES
 
 NAMED_ELSEWHERE = {"join", "act", "encoder_act", "prior_act"}  # by whoever builds with them
 
@@ -68,7 +69,7 @@ def test_what_a_setting_cannot_be_is_refused_in_one_sentence(says, name, value):
 
 def test_every_setting_is_looked_at():
     names = {name for names, _ in REFUSED.values() for name in names}
-    assert names | NAMED_ELSEWHERE == {f.name for f in fields(Config)}
+    assert names == set(RULES) and names | NAMED_ELSEWHERE == {f.name for f in fields(Config)}
     for name in NAMED_ELSEWHERE:
         with pytest.raises(UsageError, match="unknown"):
             systems.build(systems.configure("joint-ebm", "mnist", (1, 28, 28), **{name: "foo"}))
