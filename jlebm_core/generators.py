@@ -5,6 +5,7 @@ With L = 1 it is the plain generator of VAE and LEBM. Above a Gaussian chain, th
 z_1 alone; the chain is the prior's, or belongs to the generator where the latents are its noises.
 """
 
+from abc import ABC, abstractmethod
 from math import e, log, pi, prod
 
 import torch
@@ -18,7 +19,7 @@ JOINS = ("concat", "add")
 ENTRY = 0.1  # share of the training during which a layer that comes later enters
 
 
-class Generator(nn.Module):
+class Generator(nn.Module, ABC):
     """A mean image and a pixel's standard deviation sigma, fixed or (``learned``) a parameter."""
 
     def __init__(self, image: Shape, sigma: float, *, learned: bool = False):
@@ -31,9 +32,9 @@ class Generator(nn.Module):
         """The standard deviation of a pixel about the mean image."""
         return e**self.log_sigma
 
+    @abstractmethod
     def mean(self, z: Tensor) -> Tensor:
         """h_1(z), the mean of p(x | z). Shapes: (B, D) -> (B, C, H, W) in [-1, 1]."""
-        raise NotImplementedError
 
     def proceed(self, step: int, steps: int) -> None:
         """Be told that training comes to ``step`` of ``steps``; most generators need not know."""

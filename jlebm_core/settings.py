@@ -73,7 +73,12 @@ _GROUPS: tuple[tuple[str, Rule], ...] = (
             lambda v: _WIDTHS.holds(v) or _several("", _WIDTHS).holds(v),
         ),
     ),
-    ("chain_hidden", Rule(_WIDTHS.says, lambda v: _WIDTHS.holds(v) and v != ())),
+    (
+        "chain_hidden",
+        _several(
+            "one or more whole numbers above 0 in a tuple, such as (200, 200)", _COUNT, least=1
+        ),
+    ),
     (
         "spectral_norm",
         Rule("None or a number above 0", lambda v: v is None or _POSITIVE.holds(v)),

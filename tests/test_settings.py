@@ -37,8 +37,12 @@ REFUSED = {
     "one of exact, monte-carlo": (("kl",), ("foo", 3)),
     "one of cosine, epoch, none": (("lr_decay",), ("foo", None)),
     "whole numbers above 0 in a tuple": (
-        ("prior_hidden", "chain_hidden"),
+        ("prior_hidden",),
         (3, "abc", (0,), (2.5,), ("a",), ((5, 0),)),
+    ),
+    "one or more whole numbers above 0 in a tuple": (
+        ("chain_hidden",),
+        (3, "abc", (), (0,), (2.5,), ("a",), ((5, 5), (3,))),
     ),
     "one whole number above 0 a layer": (("dims",), (3, (), (0, 2), (2.5,), "ab")),
     "stacks of layers in a tuple": (("levels", "trunk", "ladders"), ("fc 64", (3,), None)),

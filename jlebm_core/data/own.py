@@ -79,8 +79,8 @@ def load_npz(path: Path, split: str, limit: int | None) -> tuple[Tensor, Tensor 
         raise UsageError(f"{path} has no array named images, only: {', '.join(found) or 'none'}.")
     own_test = "images_test" in arrays
     end = "_test" if own_test and split == "test" else ""
-    splits = {}  # both are read, so that they agree in (C, H, W)
-    for key in ("images", "images_test")[: 1 + own_test]:
+    splits = {}
+    for key in ("images", "images_test") if own_test else ("images",):  # both, so that they agree
         splits[key] = channels_first(arrays[key], f"{path}, {key}")
         if splits[key].shape[1:] != splits["images"].shape[1:]:
             a, b = (tuple(splits[k].shape[1:]) for k in ("images", key))
