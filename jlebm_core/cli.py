@@ -9,32 +9,35 @@ import os
 import sys
 from pathlib import Path
 
-from . import data, monitor, runs, systems, table, train
+from . import __version__, presets, rows
 from .arguments import (
+    configurer,
     device_of,
     device_option,
     natural,
-    overrides,
     positive,
     seed,
     train_only_option,
 )
-from .configs import BUDGETS, PRESETS, Config
-from .errors import UsageError
+from .configs import BUDGETS, PRESETS
+from .datasets import NAMES, SHAPES, SPLITS, own_path, title
+from .errors import Diverged, UsageError
 from .experiments import EXPERIMENTS
-from .explorer import export
+from .settings import PRECISIONS
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = parser().parse_args(argv)
     try:
+        if getattr(args, "data", None):
+            own_path(args.data)  # a wrong name shows before PyTorch is imported
         args.run(args)
         sys.stdout.flush()
     except UsageError as error:
         print(f"jlebm: {error}", file=sys.stderr)
         return 2
-    except monitor.Diverged as error:
+    except Diverged as error:
         print(f"jlebm: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -53,11 +56,12 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
     top = argparse.ArgumentParser(prog="jlebm", description=__doc__.split("\n")[0])
+    top.add_argument("--version", action="version", version=f"jlebm {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     p = commands.add_parser("train", help="train a system on a data set")
-    p.add_argument("system", nargs="?", help=f"one of {', '.join(systems.SYSTEMS)}")
-    p.add_argument("--data", help=f"{', '.join(data.NAMES)}, a folder of images, or an .npz file")
+    p.add_argument("system", nargs="?", help=f"one of {', '.join(rows.SYSTEMS)}")
+    p.add_argument("--data", help=f"{', '.join(NAMES)}, a folder of images, or an .npz file")
     p.add_argument("--preset", help=f"published settings: {', '.join(PRESETS)}")
     p.add_argument("--budget", choices=BUDGETS, default="cpu", help="how long (default: cpu)")
     p.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change settings")
@@ -65,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, help="folder of the run")
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     p.add_argument("--save-every", type=positive, default=1000, metavar="STEPS")
-    p.add_argument("--precision", choices=train.PRECISIONS, default="bf16")
+    p.add_argument("--precision", choices=PRECISIONS, default="auto")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     device_option(p)
     p.set_defaults(run=run_train)
@@ -92,9 +96,9 @@ def parser() -> argparse.ArgumentParser:
     p = commands.add_parser(
         "table", help="all systems on a data set: run what is missing, show all"
     )
-    p.add_argument("--data", required=True, help=f"one of {', '.join(data.NAMES)}, or own data")
+    p.add_argument("--data", required=True, help=f"one of {', '.join(NAMES)}, or own data")
     p.add_argument("--budget", choices=BUDGETS, default="cpu", help="how long (default: cpu)")
-    p.add_argument("--systems", nargs="+", default=list(systems.SYSTEMS), metavar="SYSTEM")
+    p.add_argument("--systems", nargs="+", default=list(rows.SYSTEMS), metavar="SYSTEM")
     p.add_argument("--seeds", nargs="+", type=seed, help="default: 0 1 2 for four rows, else 0")
     p.add_argument("--samples", type=positive, help="default: 10000, budget paper: 50000")
     p.add_argument("--features", help="default: the data's classifier, budget paper: Inception")
@@ -140,29 +144,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def configuration(args: argparse.Namespace) -> tuple[Config, data.ImageSet]:
-    """Settings and training images that the arguments ask for, checked against each other."""
-    changes = {**BUDGETS[args.budget], **overrides(args.set)}
-    if args.preset:
-        if args.system:
-            raise UsageError("--preset already names a system: give no other.")
-        images = data.load(args.data or systems.preset(args.preset).data)
-        return systems.preset(args.preset, **{"data": images.name, **changes}), images
-    if not args.system or not args.data:
-        raise UsageError("give a system and --data, or a --preset.")
-    systems.row(args.system)  # a wrong name shows before any data are read
-    images = data.load(args.data)
-    how = {"budget": args.budget, **overrides(args.set)}
-    return systems.configure(args.system, images.name, images.shape, **how), images
-
-
 def run_train(args: argparse.Namespace) -> None:
-    config, images = configuration(args)
+    configure, source = configurer(args)
+    from . import data, runs
+
+    device, images = device_of(args), data.load(source)
+    config = configure(images.name, images.shape)
     folder = args.out or runs.folder_of(config, args.seed, args.budget)
     options = ("seed", "budget", "resume", "precision", "save_every")
     result = runs.train_run(
         *(config, images, folder),
-        device=device_of(args),
+        device=device,
         progress=not args.quiet,
         **{k: getattr(args, k) for k in options},
     )
@@ -170,17 +162,21 @@ def run_train(args: argparse.Namespace) -> None:
 
 
 def run_sample(args: argparse.Namespace) -> None:
+    from . import runs, systems
+
     system = systems.load(runs.model_stem(args.model)).to(device_of(args))
     runs.save_samples(system, args.out, args.n, steps=args.steps, seed=args.seed)
     print(f"{args.n} samples in {args.out}")
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
+    from . import data, runs, systems
+
     stem, device = runs.model_stem(args.model), device_of(args)
     own = systems.load(stem).config.data
     if args.data and data.load(args.data, "test", limit=1).name != own:
         raise UsageError(f"{stem} was trained on {own}, not on {args.data}.")
-    splits = [data.load(args.data or own, split) for split in data.SPLITS]
+    splits = [data.load(args.data or own, split) for split in SPLITS]
     options = {k: getattr(args, k) for k in ("samples", "features", "weights", "seed")}
     for r in runs.evaluate_run(stem, *splits, device=device, **options):
         rest = ", ".join(f"{k} {v}" for k, v in r.items() if k not in ("name", "value"))
@@ -192,10 +188,14 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
 def run_table(args: argparse.Namespace) -> None:
     for name in args.systems:
-        systems.row(name)
-    known = args.data in data.SHAPES
+        rows.row(name)
+    if args.budget == "paper":
+        presets.paper(args.systems[0], args.data)  # is it a data set of the papers?
+    from . import data, table
+
+    known = args.data in SHAPES
     images = None if known else data.load(args.data, limit=1)
-    name, shape = (args.data, data.SHAPES[args.data]) if known else (images.name, images.shape)
+    name, shape = (args.data, SHAPES[args.data]) if known else (images.name, images.shape)
     which = {"rows": args.systems, "seeds": args.seeds}
     todo, device = table.jobs(name, shape, args.budget, **which), device_of(args)
     if args.dry_run:
@@ -208,7 +208,7 @@ def run_table(args: argparse.Namespace) -> None:
     measure = {"samples": samples, "features": features, "weights": args.weights}
     failed = []
     if not args.show and any(job.state != "done" for job in todo):
-        splits = [data.load(args.data, split) for split in data.SPLITS]
+        splits = [data.load(args.data, split) for split in SPLITS]
         how = {"budget": args.budget, "device": device, "progress": not args.quiet}
         how["train_only"] = args.train_only
         failed = table.run(todo, *splits, **how, **measure)
@@ -216,7 +216,7 @@ def run_table(args: argparse.Namespace) -> None:
     found = [job.result for job in todo if job.result]
     print(table.text(name, table.lines(name, args.budget, found=found)))
     if failed:
-        raise monitor.Diverged(" ".join(failed))
+        raise Diverged(" ".join(failed))
 
 
 def run_experiment(args: argparse.Namespace) -> None:
@@ -231,10 +231,13 @@ def run_experiment(args: argparse.Namespace) -> None:
         print(f"published {', '.join(run.publish(args.name))}")
     print(run.text(args.name))
     if failed:
-        raise monitor.Diverged(" ".join(failed))
+        raise Diverged(" ".join(failed))
 
 
 def run_export(args: argparse.Namespace) -> None:
+    from . import runs, systems
+    from .explorer import export
+
     system = systems.load(runs.model_stem(args.model))
     encoder = not args.no_encoder and system.inference.amortised
     done = export(system, args.out, title=args.title, encoder=encoder)
@@ -244,27 +247,31 @@ def run_export(args: argparse.Namespace) -> None:
 
 def run_publish(args: argparse.Namespace) -> None:
     """Copy a run's weights, codes and results to data/checkpoints and data/results."""
+    from . import runs
+
     print(f"published {runs.publish(args.folder, weights=not args.results_only)}")
 
 
 def run_classifier(args: argparse.Namespace) -> None:
+    from . import data
     from .evaluate import classifier
 
-    train_set, test_set = (data.load(args.data, split) for split in data.SPLITS)
+    train_set, test_set = (data.load(args.data, split) for split in SPLITS)
     epochs = args.epochs or classifier.recipe(train_set.name).epochs
     how = {"seed": args.seed, "epochs": epochs}
     model, accuracy = classifier.fit_classifier(train_set, test_set, **how)
     classifier.save_classifier(model, train_set.name, accuracy=accuracy, **how)
-    name, file = data.title(train_set.name), classifier.stem(train_set.name)
+    name, file = title(train_set.name), classifier.stem(train_set.name)
     print(f"{name}: test accuracy {accuracy:.4f}; saved at {file}")
 
 
 def run_features(args: argparse.Namespace) -> None:
+    from . import data
     from .evaluate import features
 
-    train_set, test_set = (data.load(args.data, split) for split in data.SPLITS)
+    train_set, test_set = (data.load(args.data, split) for split in SPLITS)
     stem = features.save_reference(train_set.name, train_set.images, test_set.images)
-    print(f"{data.title(train_set.name)}: features saved at {stem}")
+    print(f"{title(train_set.name)}: features saved at {stem}")
 
 
 if __name__ == "__main__":

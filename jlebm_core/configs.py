@@ -3,9 +3,8 @@
 from dataclasses import asdict, dataclass, fields
 
 from .errors import UsageError
-from .nets import Shape
 from .presets import PRESETS as PRESETS
-from .settings import check
+from .settings import Shape, check
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,13 @@ class Config:
     def __post_init__(self):
         check(vars(self))
 
+    def check_images(self, shape: Shape) -> None:
+        """Raise UsageError unless ``shape`` (C, H, W) is that of the images the system takes."""
+        if tuple(shape) != tuple(self.image):
+            raise UsageError(
+                f"the system takes images {self.image}, but the data are {tuple(shape)}."
+            )
+
     def to_json(self) -> dict:
         """The fields, as JSON types."""
         return asdict(self)
@@ -76,13 +82,22 @@ class Config:
     @classmethod
     def from_json(cls, record: dict) -> "Config":
         """The inverse of ``to_json``. Raises UsageError for missing or unknown fields."""
-        unknown = set(record) - {f.name for f in fields(cls)}
-        if unknown:
-            raise UsageError(f"unknown settings: {', '.join(sorted(unknown))}.")
+        settings = known_settings(record)
         try:
-            return cls(**{k: _tuples(v) for k, v in record.items()})
+            return cls(**settings)
         except TypeError as error:
             raise UsageError(f"this is no configuration of a system: {error}.") from None
+
+
+def known_settings(record: dict) -> dict:
+    """Settings as ``Config`` holds them, lists made tuples. Raises UsageError for a name that it
+    does not know and for a value that the rules do not allow."""
+    unknown = set(record) - {f.name for f in fields(Config)}
+    if unknown:
+        raise UsageError(f"unknown settings: {', '.join(sorted(unknown))}.")
+    settings = {k: _tuples(v) for k, v in record.items()}
+    check(settings)
+    return settings
 
 
 def _tuples(value: object) -> object:

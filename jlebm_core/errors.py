@@ -1,4 +1,4 @@
-"""The one exception that a user of the command line sees as a sentence instead of a traceback."""
+"""The exceptions that a user of the command line sees as a sentence instead of a traceback."""
 
 
 class UsageError(ValueError):
@@ -7,3 +7,14 @@ class UsageError(ValueError):
     The message is one clear sentence that says what was given, what was expected, and what to do.
     ``jlebm`` prints it and exits with code 2.
     """
+
+
+class Diverged(RuntimeError):
+    """Training left every reasonable range; the message says which quantity did, and when.
+
+    ``metric`` says so as a record for a results file; ``result`` is what there is of that file's
+    content, if a run ended so. Both are None for a summary of several runs.
+    """
+
+    metric: dict | None = None
+    result: dict | None = None

@@ -4,20 +4,11 @@ import math
 
 from torch import Tensor
 
+from .errors import Diverged
+
 # f_gap = f_pos - f_neg: where it opens, K steps no longer follow f, and f and the codes run away
 # together, long before anything overflows.
 LIMITS = {"f_gap": 50.0, "f_pos": 1e3, "f_neg": 1e3, "z_pos_max": 100.0, "z_neg_max": 100.0}
-
-
-class Diverged(RuntimeError):
-    """Training left every reasonable range; the message says which quantity did, and when.
-
-    ``metric`` says so as a record for a results file; ``result`` is what there is of that file's
-    content, if a run ended so. Both are None for a summary of several runs.
-    """
-
-    metric: dict | None = None
-    result: dict | None = None
 
 
 def check(means: dict[str, float], step: int, *, warming_up: bool = False) -> None:

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from .errors import UsageError
-
-Shape = tuple[int, ...]
+from .settings import Shape as Shape
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     # in place: no layer before an activation needs its own output for its gradient

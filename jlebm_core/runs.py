@@ -13,8 +13,7 @@ import torch
 from . import checkpoints, data, paths, results, systems, train, viz
 from .configs import Config
 from .data import ImageSet
-from .errors import UsageError
-from .monitor import Diverged
+from .errors import Diverged, UsageError
 from .nets import channels_last
 
 SAMPLES = 10  # in a results file, as a PNG in base64
@@ -34,7 +33,7 @@ def train_run(
     budget: str,
     device: torch.device,
     resume: bool = False,
-    precision: str = "bf16",
+    precision: str = "auto",
     save_every: int = 1000,
     log_every: int = 50,
     progress: bool = True,

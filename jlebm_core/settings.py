@@ -6,8 +6,11 @@ from math import inf
 
 from .errors import UsageError
 
+Shape = tuple[int, ...]
+
 KL_ESTIMATES = ("exact", "monte-carlo")
 LR_DECAYS = ("cosine", "epoch", "none")
+PRECISIONS = ("auto", "bf16", "float32")  # of a training; see ``train.resolve_precision``
 
 
 @dataclass(frozen=True)

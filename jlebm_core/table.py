@@ -14,7 +14,7 @@ import torch
 from . import checkpoints, papers, results, runs, systems, train
 from .configs import Config
 from .data import ImageSet
-from .monitor import Diverged
+from .errors import Diverged
 from .nets import Shape, channels_last
 
 # Rows with three seeds by default; the others have one.

@@ -16,9 +16,9 @@ from .errors import UsageError
 from .feed import Feed, keep_freed_memory
 from .graphs import Recorded
 from .monitor import check, detached, moments
+from .precision import resolve_precision
 from .systems import System
 
-PRECISIONS = ("bf16", "float32")
 FIT_BLOCK = 1000  # images at a time, where a prior is fitted to the codes of all
 LR_WARMUP = 200  # steps; a Tanh output under a summed squared error can die at -1 without it
 
@@ -27,21 +27,20 @@ class Trainer:
     """The state of one training run: a system, its optimisers, its noise, its log.
 
     ``images`` is uint8 (N, C, H, W); the work is done on the device of the system. ``precision``
-    is "bf16" (autocast; f stays in float32) or "float32", the reference. On CUDA a step is one
-    recorded graph; nowhere does a step wait for its own numbers.
+    is "bf16" (autocast; f stays in float32), "float32", the reference, or "auto" (see
+    ``resolve_precision``); afterwards it says which it is. On CUDA a step is one recorded graph;
+    nowhere does a step wait for its own numbers. Raises UsageError for images of another shape than
+    the system's and for an unknown precision.
     """
 
-    def __init__(self, system: System, images: Tensor, *, seed: int = 0, precision: str = "bf16"):
+    def __init__(self, system: System, images: Tensor, *, seed: int = 0, precision: str = "auto"):
         c = system.config
-        if tuple(images.shape[1:]) != tuple(c.image):
-            raise UsageError(
-                f"the system takes images {c.image}, but the data are {tuple(images.shape[1:])}."
-            )
+        c.check_images(images.shape[1:])
         device = next(system.generator.parameters()).device
         keep_freed_memory()
         self.system, self.seed, self.step = system, seed, 0
         self.feed = Feed(images, c.batch, seed=seed, device=device)
-        self.precision = precision
+        self.precision = resolve_precision(precision, device)
         own = system.objective.prior is not None  # does the prior have a loss of its own?
         nets = [system.generator, system.inference] + [system.prior] * (not own)
         base = system.prior.base_parameters()

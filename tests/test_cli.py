@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from jlebm_core import checkpoints, cli, paths, results, systems
+from jlebm_core.train import Trainer
 
 QUICK = ["--budget", "smoke", "--quiet", "--set", "steps=3", "batch=8", "prior_steps=2"]
 
@@ -63,7 +64,7 @@ def test_rows_with_stages_or_averages_run_resume_and_sample(name, digits, tmp_pa
         command = ["train", name, "--data", digits, "--out", str(run), *QUICK, "posterior_steps=2"]
         if folder == "cut":
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(cli.train.Trainer, "total", 2)
+                patch.setattr(Trainer, "total", 2)
                 assert cli.main([*command, "--save-every", "1"]) == 0
             command.append("--resume")
         assert cli.main(command) == 0

@@ -29,7 +29,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("name", systems.SYSTEMS)
-@pytest.mark.parametrize("precision", train.PRECISIONS)
+@pytest.mark.parametrize("precision", ["bf16", "float32"])
 def test_every_system_trains_and_moves_every_part(name, precision):
     t = trainer(name, precision=precision, steps=3, free_bits=0.0, **SMALL)
     before = {k: v.clone() for k, v in t.system.named_parameters()}

@@ -6,32 +6,31 @@ in [-1, 1].
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .. import glyphs
+from ..datasets import NAMES as NAMES
+from ..datasets import SHAPES as SHAPES
+from ..datasets import SPLITS as SPLITS
+from ..datasets import own_path
+from ..datasets import title as title
 from ..errors import UsageError
 from . import celeba, cifar, idx, own, svhn
 
-SPLITS = ("train", "test")
 GLYPHS = {"train": (20_000, 0), "test": (4_000, 1)}  # split -> (number of images, seed)
 
 Loader = Callable[..., tuple[Tensor, Tensor | None]]  # (name, split, download=, limit=)
-
-# name -> (how it is printed, its loader, (C, H, W) of its images)
-PUBLISHED: dict[str, tuple[str, Loader, tuple[int, int, int]]] = {
-    "mnist": ("MNIST", idx.load, (1, 28, 28)),
-    "fashion-mnist": ("Fashion-MNIST", idx.load, (1, 28, 28)),
-    "cifar10": ("CIFAR-10", cifar.load, (3, 32, 32)),
-    "cifar10-jpeg": ("CIFAR-10 (JPEG)", cifar.load_jpeg, (3, 32, 32)),
-    "svhn": ("SVHN", svhn.load, (3, 32, 32)),
-    "svhn-extra": ("SVHN (extra)", svhn.load, (3, 32, 32)),
-    "celeba64": ("CelebA-64", celeba.load, (3, 64, 64)),
+LOADERS: dict[str, Loader] = {
+    "mnist": idx.load,
+    "fashion-mnist": idx.load,
+    "cifar10": cifar.load,
+    "cifar10-jpeg": cifar.load_jpeg,
+    "svhn": svhn.load,
+    "svhn-extra": svhn.load,
+    "celeba64": celeba.load,
 }
-NAMES = ("glyphs", *PUBLISHED)
-SHAPES = {"glyphs": (3, 32, 32)} | {name: shape for name, (_, _, shape) in PUBLISHED.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +53,6 @@ class ImageSet:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
         return tuple(self.images.shape[1:])
-
-
-def title(name: str) -> str:
-    """How a data set is called in print: ``cifar10-jpeg`` is always "CIFAR-10 (JPEG)"."""
-    return PUBLISHED[name][0] if name in PUBLISHED else name
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -89,21 +83,10 @@ def load(
         n, seed = GLYPHS[split]
         n = n if limit is None else min(n, limit)
         return ImageSet(name, split, *glyphs.render(n, seed=seed))
-    if name in PUBLISHED:
-        read = PUBLISHED[name][1]
+    if name in LOADERS:
+        read = LOADERS[name]
         return ImageSet(name, split, *read(name, split, download=download, limit=limit))
-    path = Path(name).expanduser()
-    if path.stem in NAMES and path.exists():
-        raise UsageError(f"{path} has the name of a built-in data set: give it another one.")
+    path = own_path(name)
     if path.is_dir():
         return ImageSet(path.resolve().name, split, own.load_folder(path, split, limit))
-    if path.suffix == ".npz" and path.is_file():
-        return ImageSet(path.stem, split, *own.load_npz(path, split, limit))
-    if path.exists():
-        raise UsageError(f"{path} is neither a folder of images nor an .npz file.")
-    if path.suffix == ".npz" or path.name != name:
-        raise UsageError(f"{path} does not exist.")
-    raise UsageError(
-        f"unknown data set {name!r}: use one of {', '.join(NAMES)}, or the path of a folder of "
-        "images or of an .npz file."
-    )
+    return ImageSet(path.stem, split, *own.load_npz(path, split, limit))

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from .. import checkpoints, paths
 from ..data import ImageSet, to_float
 from ..errors import UsageError
+from ..precision import resolve_precision
 
 CLASSES = 10
 
@@ -131,9 +132,9 @@ def fit_classifier(
 ) -> tuple[Classifier, float]:
     """Fit a classifier to ``train`` by its recipe; return it with its accuracy on ``test``.
 
-    ``epochs`` overrides those of the recipe. AdamW under a one-cycle rate, bf16 autocast, random
-    augmentation. The weights are rounded to float16 before the accuracy is taken, so that it is
-    the accuracy of the stored file.
+    ``epochs`` overrides those of the recipe. AdamW under a one-cycle rate, precision "auto" (see
+    ``resolve_precision``), random augmentation. The weights are rounded to float16 before the
+    accuracy is taken, so that it is the accuracy of the stored file.
     Raises UsageError if labels are missing or are not 0..9.
     """
     for part in (train, test):
@@ -150,6 +151,7 @@ def fit_classifier(
     model.to(train.images.device, memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(seed)
     device, batch_size = train.images.device, min(batch_size, len(train))
+    bf16 = resolve_precision("auto", device) == "bf16"
     batches = len(train) // batch_size  # of full size: batch norm dislikes a rest of one
     steps = epochs * batches
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.02)
@@ -159,7 +161,7 @@ def fit_classifier(
             order = torch.randperm(len(train), generator=generator).to(device)
             for rows in order.split(batch_size)[:batches]:
                 x = augment(train.images[rows], generator, flip=how.flip)
-                with torch.autocast(device.type, torch.bfloat16):
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                     logits = model(x)
                 loss = F.cross_entropy(logits.float(), train.labels[rows])
                 optimizer.zero_grad(set_to_none=True)

@@ -5,9 +5,12 @@ resumed, shown and published alike (``run.py``).
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from .trial import Experiment
+
+if TYPE_CHECKING:  # else the names alone would bring PyTorch with them
+    from .trial import Experiment
 
 # name -> the module and the attribute that define it; imported when it is asked for
 EXPERIMENTS: dict[str, str] = {
@@ -24,7 +27,7 @@ EXPERIMENTS: dict[str, str] = {
 }
 
 
-def experiment(name: str) -> Experiment:
+def experiment(name: str) -> "Experiment":
     """The experiment called ``name``; UsageError for an unknown name."""
     if name not in EXPERIMENTS:
         raise UsageError(f"unknown experiment {name!r}: choose one of {', '.join(EXPERIMENTS)}.")

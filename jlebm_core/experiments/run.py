@@ -8,8 +8,7 @@ import torch
 
 from .. import checkpoints, paths, results, runs, systems, train
 from ..configs import Config
-from ..errors import UsageError
-from ..monitor import Diverged
+from ..errors import Diverged, UsageError
 from . import experiment
 from .trial import Trial
 
