@@ -1,6 +1,8 @@
 """The tools of the book: each planted defect is found, and a sound notebook or page passes."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +13,14 @@ import pytest
 TOOLS = Path(__file__).resolve().parents[1] / "book" / "tools"
 sys.path.insert(0, str(TOOLS))
 
+import addresses  # noqa: E402
 import check_notebooks  # noqa: E402
 import check_pages  # noqa: E402
 import make_site  # noqa: E402
 import widget_pages  # noqa: E402
 
-TEXT = "# Title\n\n## What you will learn\n\nA $z$, `{x}` and [a page](01_b.ipynb).\n"
+CHAPTER = addresses.absolute("book/02_latent_ebm.ipynb")
+TEXT = f"# Title\n\n## What you will learn\n\nA $z$, `{{x}}` and [a page]({CHAPTER}#x).\n"
 END = "## What can go wrong\n\n## Summary\n\n## Exercises\n"
 
 
@@ -71,7 +75,33 @@ DEFECTS = {
     "MyST syntax": lambda b: b.cells[0].update(source=TEXT + "\n```{note}\nx\n```\n"),
     "'{cite}`'": lambda b: b.cells[0].update(source=TEXT + "see {cite}`x`"),
     "figure without alternative text": lambda b: b.cells[2].update(source="fig = 1\nfig"),
-    "image without alternative text": lambda b: b.cells[0].update(source=TEXT + "![](x.png)"),
+    "image without alternative text": lambda b: b.cells[0].update(
+        source=TEXT + f"![]({addresses.FILES}book/static/icon.svg)"
+    ),
+    "relative link 02_x.ipynb": lambda b: b.cells[0].update(source=TEXT + "[x](02_x.ipynb)"),
+    "relative link ../README.md": lambda b: b.cells[3].update(source=END + "[x](../README.md#a)"),
+    "relative link static/icon.svg": lambda b: b.cells[0].update(
+        source=TEXT + "![icon](static/icon.svg)"
+    ),
+    "relative link api.md": lambda b: b.cells[0].update(source=TEXT + '<a href="api.md">x</a>'),
+    "file that is not there": lambda b: b.cells[0].update(
+        source=TEXT + f"[x]({addresses.COLAB}book/99_gone.ipynb)"
+    ),
+    "in place of": lambda b: b.cells[0].update(
+        source=TEXT + f"[x]({addresses.FILES}book/02_latent_ebm.ipynb)"
+    ),
+    "no entry with 1234.56789": lambda b: b.cells[3].update(
+        source=END + "[x](https://arxiv.org/abs/1234.56789v2)"
+    ),
+    "no entry with 10.1000/182": lambda b: b.cells[3].update(
+        source=END + "[x](https://doi.org/10.1000/182)"
+    ),
+    "the line MODES": lambda b: b.cells[2].update(source="from m import modes\n\nmodes.mode()"),
+    "'accelerator': 'GPU'": lambda b: (
+        b.cells[0].update(source=f"{TEXT}\n{check_notebooks.MODES}"),
+        b.cells[2].update(source="modes.obtain('vae')"),
+    ),
+    "just {'kernelspec'": lambda b: b.metadata.update(check_notebooks.GPU),
 }
 
 
@@ -103,8 +133,70 @@ def test_fix_strips_what_a_run_left_and_nothing_else(tmp_path):
     assert fixed.metadata == {"mystnb": {"image": {"alt": "a bar"}}}
 
 
+def test_fix_makes_relative_links_absolute_and_asks_for_a_gpu(tmp_path):
+    book = notebook()
+    book.cells[0].source = (
+        "# Title\n\n## What you will learn\n\n[a](02_latent_ebm.ipynb#x), [b](#here), "
+        "[c](https://arxiv.org/abs/1312.6114), [d](notation.md)\n\n" + check_notebooks.MODES
+    )
+    book.cells[2].source = "modes.obtain('vae')"
+    path = written(book, tmp_path)
+    check_notebooks.fix(path)
+    assert check_notebooks.problems(path) == []
+    fixed = nbformat.read(path, 4)
+    text = fixed.cells[0].source
+    assert f"[a]({CHAPTER}#x), [b](#here), [c](https://arxiv.org/abs/1312.6114)" in text
+    assert f"[d]({addresses.REPOSITORY}/blob/main/book/notation.md)" in text
+    assert fixed.metadata["colab"] == {"gpuType": "T4"}
+
+
+def test_the_site_has_relative_links_where_notebooks_have_absolute_ones():
+    source = [f"[a]({CHAPTER}#x) [b]({addresses.FILES}book/api.md) [c]({addresses.FILES}LICENSE)"]
+    addresses.make_relative(None, "x", source)
+    assert source == [f"[a](02_latent_ebm.ipynb#x) [b](api.md) [c]({addresses.FILES}LICENSE)"]
+
+
+def test_addresses_are_made_from_the_one_of_the_configuration():
+    assert addresses.REPOSITORY == addresses.CONFIG["repository"]["url"]
+    for start in (addresses.FILES, addresses.COLAB, f"{addresses.REPOSITORY}@main"):
+        assert addresses.REPOSITORY.removeprefix("https://github.com") in start
+    assert f"git+{addresses.REPOSITORY}@main" in check_notebooks.INSTALL
+
+
+INSTALLS = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+
+there, missing, folder = sys.argv[1:]
+shell = InteractiveShell.instance()
+shell.register_magic_function(lambda line: print("pip", line), magic_name="pip")
+for source in (there, missing):
+    shell.run_cell(source).raise_error()
+    print("--")
+sys.path.append(folder)
+import google.colab
+
+for source in (there, missing):
+    shell.run_cell(source).raise_error()
+    print("--")
+"""
+
+
+def test_the_install_cell_acts_on_colab_alone_and_elsewhere_says_how(tmp_path):
+    (tmp_path / "google" / "colab").mkdir(parents=True)
+    (tmp_path / "google" / "colab" / "__init__.py").touch()
+    missing = check_notebooks.INSTALL.replace("jlebm_core", "no_such_module")
+    command = [sys.executable, "-c", INSTALLS, check_notebooks.INSTALL, missing, str(tmp_path)]
+    env = {**os.environ, "IPYTHONDIR": str(tmp_path / "ipython")}
+    found = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    here, not_here, on_colab, not_on_colab, _ = found.split("--\n")
+    assert here == on_colab == ""
+    assert not_here.count("\n") == 1 and "no_such_module is missing: run `pip install" in not_here
+    assert not_on_colab == f'pip install -q "jlebm-core @ git+{addresses.REPOSITORY}@main"\n'
+
+
 PAGE = '<html><body><main><h1 id="top">x</h1>{}</main></body></html>'
-COLAB = check_pages.COLAB + "book/01_a.ipynb"
+COLAB = addresses.COLAB + "book/01_a.ipynb"
 SOUND = f'<a href="b.html#top">b</a><img src="p.png" alt="A bar"><a href="{COLAB}">c</a>'
 BREACHES = {
     "dead link gone.html": '<a href="gone.html">x</a>',
@@ -114,7 +206,18 @@ BREACHES = {
     "no alternative text ('p.png')": '<img src="p.png" alt="p.png">',
     "dead link no.png": '<img src="no.png" alt="A bar">',
     "bare object: tensor([": '<div class="cell_output"><td>tensor([[1.0000]])</td></div>',
-    "not in the repository": f'<a href="{check_pages.COLAB}book/99_x.ipynb">x</a>',
+    "absolute link to a page": f'<article><a href="{COLAB}">x</a></article>',
+    "absolute link to a page of the book: https://github": (
+        f'<article><a href="{addresses.FILES}book/api.md">x</a></article>'
+    ),
+    "progress bar: 42%|": '<div class="cell_output"><pre>x: 42%|####  | 4/9 [00:01</pre></div>',
+    "progress bar: 9.9M/9.9M": '<div class="cell_output"><pre>9.9M/9.9M [00:01<00:00]</pre></div>',
+    "a widget is a progress bar": (
+        '<script type="application/vnd.jupyter.widget-state+json">'
+        '{"state": {"a": {"model_name": "FloatProgressModel", "state": '
+        '{"_model_name": "FloatProgressModel"}}}}</script>'
+    ),
+    "not in the repository": f'<a href="{addresses.COLAB}book/99_x.ipynb">x</a>',
 }
 
 

@@ -1,7 +1,7 @@
 """The rules for the book's notebooks, as a check: one line for each breach, exit code 1 if any.
 
 python book/tools/check_notebooks.py          # check book/*.ipynb
-python book/tools/check_notebooks.py --fix    # strip outputs and stray metadata, then check
+python book/tools/check_notebooks.py --fix    # strip what is not ours, make links absolute, check
 """
 
 import copy
@@ -10,15 +10,34 @@ import sys
 from pathlib import Path
 
 import nbformat
+from addresses import (
+    BRANCH,
+    LINK,
+    REPOSITORY,
+    ROOT,
+    absolute,
+    is_relative,
+    ours,
+    with_absolute_links,
+)
 
 BOOK = Path(__file__).resolve().parents[1]
-INSTALL = """\
+INSTALL = f"""\
 # On Colab, install the book's module; elsewhere it is already there.
 import importlib.util
+import sys
 
 if importlib.util.find_spec("jlebm_core") is None:
-    %pip install -q "jlebm-core @ git+https://github.com/jlebm/jlebm-book@main\""""
+    if "google.colab" in sys.modules:
+        %pip install -q "jlebm-core @ git+{REPOSITORY}@{BRANCH}"
+    else:
+        print("jlebm_core is missing: run `pip install -e .` in the root of the repository.")"""
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+GPU = {"accelerator": "GPU", "colab": {"gpuType": "T4"}}  # read by Colab
+MODES = (
+    "**Another mode:** run `%env JLEBM_MODE=train` (or `smoke`) in a cell of its own, on Colab "
+    "too, before the first import."
+)
 PAGES = ("intro", "reproducibility")  # notebooks that are no chapters
 SECTIONS = ("What you will learn", "What can go wrong", "Summary", "Exercises")
 CELL_METADATA = {"tags", "mystnb"}
@@ -26,6 +45,12 @@ TAGS = {"remove-cell", "hide-input", "hide-output", "hide-cell", "remove-input",
 ABSOLUTE_PATH = re.compile(r"(?<![\w:/.<])/(home|root|work|tmp|mnt|content|Users)/|\b[A-Z]:\\Users")
 MYST_ONLY = re.compile(r"^\s*(?:```|:::+)\{|(?<!`)\{[a-z:]+\}`", re.MULTILINE)
 NO_ALT_TEXT = re.compile(r"!\[\s*\]\(")
+PAPER = re.compile(r"(?:arxiv\.org/\w+/|doi\.org/)([^\s#?]+?)(?:v\d+|\.pdf)*$")
+REFERENCES = set(
+    re.findall(
+        r"(?:arXiv:|doi\s*=\s*\{|DOI:)([^\s}]+)", (BOOK / "references.bib").read_text("utf-8")
+    )
+)
 HEADING = re.compile(r"^(#{1,6}) +(.+?)\s*$", re.MULTILINE)
 
 
@@ -49,14 +74,20 @@ def prefix(path: Path) -> str:
     return path.stem.split("_")[0]
 
 
+def metadata(book) -> dict:
+    """The metadata of a notebook: its kernel, and a GPU where ``train`` mode trains."""
+    trains = any("modes.obtain" in c.source for c in book.cells if c.cell_type == "code")
+    return {"kernelspec": KERNEL, **(GPU if trains else {})}
+
+
 def _whole(path: Path, book) -> list[str]:
     found = []
     if not re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem) and path.stem not in PAGES:
         found.append(f"the file name is neither NN_slug.ipynb nor one of {', '.join(PAGES)}")
     if (book.nbformat, book.nbformat_minor) != (4, 5):
         found.append("the format is not 4.5")
-    if book.metadata != {"kernelspec": KERNEL}:
-        found.append(f"the metadata are not just the kernelspec {KERNEL}")
+    if book.metadata != metadata(book):
+        found.append(f"the metadata are not just {metadata(book)}")
     ids = [cell.get("id") for cell in book.cells]
     if len(set(ids)) < len(ids):
         found.append("two cells have the same id")
@@ -65,6 +96,9 @@ def _whole(path: Path, book) -> list[str]:
         found.append("the first code cell is not INSTALL of check_notebooks.py, tagged remove-cell")
     if any("pip install" in cell.source for cell in code[1:]):
         found.append("a cell after the first installs packages")
+    has_modes = any("modes." in cell.source for cell in code)
+    if has_modes and MODES not in book.cells[0].source.splitlines():
+        found.append("the first cell lacks the line MODES of check_notebooks.py")
     return found
 
 
@@ -113,6 +147,16 @@ def _text(cell) -> list[str]:
         found.append(f"MyST syntax that Colab shows raw: {match[0].strip()!r}")
     if NO_ALT_TEXT.search(text):
         found.append("an image without alternative text")
+    for link in LINK.findall(text):
+        if is_relative(link):
+            found.append(f"relative link {link}, which Colab cannot follow; see --fix")
+        elif (file := ours(link)) is not None:
+            if not (ROOT / file).is_file():
+                found.append(f"link to a file that is not there: {link}")
+            elif not link.startswith(absolute(file)):
+                found.append(f"link {link} in place of {absolute(file)}")
+        elif (paper := PAPER.search(link)) and paper[1] not in REFERENCES:
+            found.append(f"references.bib has no entry with {paper[1]}")
     return found
 
 
@@ -121,9 +165,10 @@ def _without_code(markdown: str) -> str:
 
 
 def fix(path: Path) -> None:
-    """Strip outputs, execution counts and metadata that are not ours, and name unnamed cells."""
+    """Strip outputs, execution counts and metadata that are not ours, name unnamed cells, and make
+    relative links absolute."""
     book = nbformat.read(path, 4)
-    book.metadata = nbformat.from_dict({"kernelspec": KERNEL})
+    book.metadata = nbformat.from_dict(metadata(book))
     book.nbformat_minor = 5
     for number, cell in enumerate(book.cells, start=1):
         kept = {k: v for k, v in cell.metadata.items() if k in CELL_METADATA}
@@ -132,6 +177,8 @@ def fix(path: Path) -> None:
             cell["id"] = f"{prefix(path)}-cell-{number}"
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+        elif cell.cell_type == "markdown":
+            cell.source = with_absolute_links(cell.source)
     nbformat.write(book, path)
 
 

@@ -2,7 +2,8 @@
 
 Every local link and anchor resolves; nothing is loaded from another host; every image has an
 alternative text; no output is an object's bare name in Python; every page of the table of contents
-was built; every Colab link leads to a notebook of this repository.
+was built; every Colab link leads to a notebook of this repository; in the text, pages of the book
+name each other by relative links; no output is a progress bar.
 """
 
 import re
@@ -12,12 +13,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import yaml
+from addresses import BOOK, COLAB, ROOT, ours
 from bs4 import BeautifulSoup, Tag
 
-ROOT = Path(__file__).resolve().parents[2]
-COLAB = "https://colab.research.google.com/github/jlebm/jlebm-book/blob/main/"
 SOURCES = {"a": "href", "link": "href", "img": "src", "script": "src", "iframe": "src"}
 BARE = re.compile(r"tensor\(\[|<[\w.]+ object at 0x|<(?:function|bound method|class) ")
+PROGRESS = re.compile(r"\d+%\s*\||\d+(?:\.\d+)?\w?/\d+(?:\.\d+)?\w? \[\d\d:\d\d")  # tqdm's, as text
+PROGRESS_MODEL = re.compile(r'"_model_name":\s*"(?:Float|Int)ProgressModel"')
 FILE_NAMES = (".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp")  # MyST-NB's stand-in for alt text
 
 
@@ -54,6 +56,10 @@ class Site:
             for output in page.select("main .cell_output"):
                 if bare := BARE.search(output.get_text()):
                     found.append(f"{name}: an output shows a bare object: {bare[0]}")
+                if bar := PROGRESS.search(output.get_text()):
+                    found.append(f"{name}: an output shows a progress bar: {bar[0]}")
+            if any(PROGRESS_MODEL.search(script.get_text()) for script in page.find_all("script")):
+                found.append(f"{name}: a widget is a progress bar")
         return list(dict.fromkeys(found))
 
     def _link(self, path: Path, element: Tag, target: str) -> str | None:
@@ -63,6 +69,8 @@ class Site:
         if url.scheme or url.netloc:
             if target.startswith(COLAB) and target.removeprefix(COLAB) not in self.notebooks:
                 return f"Colab link to a notebook that is not in the repository: {target}"
+            if element.find_parent("article") and (ours(target) or "").startswith(BOOK):
+                return f"absolute link to a page of the book: {target}"
             only_named = element.name == "a" or "canonical" in element.get("rel", [])
             return None if only_named else f"<{element.name}> is loaded from elsewhere: {target}"
         file = (path.parent / unquote(url.path)).resolve() if url.path else path
