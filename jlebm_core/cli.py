@@ -21,7 +21,7 @@ from .arguments import (
 )
 from .configs import BUDGETS, PRESETS
 from .datasets import NAMES, SHAPES, SPLITS, own_path, title
-from .errors import Diverged, UsageError
+from .errors import Diverged, Interrupted, UsageError
 from .experiments import EXPERIMENTS
 from .settings import PRECISIONS
 
@@ -40,8 +40,13 @@ def main(argv: list[str] | None = None) -> int:
     except Diverged as error:
         print(f"jlebm: {error}", file=sys.stderr)
         return 1
+    except Interrupted as stopped:
+        how = "--resume" if args.run is run_train else "the same command"
+        on = f", and {how} goes on from there" if stopped.resumable else ""
+        print(f"jlebm: interrupted; {stopped}{on}.", file=sys.stderr)
+        return 130
     except KeyboardInterrupt:
-        print("jlebm: interrupted; --resume goes on from the last checkpoint.", file=sys.stderr)
+        print("jlebm: interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader has enough, as in `| head`; so has the flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -148,12 +153,15 @@ def run_train(args: argparse.Namespace) -> None:
     configure, source = configurer(args)
     from . import data, runs
 
-    device, images = device_of(args), data.load(source)
-    config = configure(images.name, images.shape)
+    device = device_of(args)
+    images = None if source in SHAPES else data.load(source)  # own data say their name and shape
+    name, shape = (images.name, images.shape) if images else (source, SHAPES[source])
+    config = configure(name, shape)
     folder = args.out or runs.folder_of(config, args.seed, args.budget)
+    runs.check_place(folder, resume=args.resume)
     options = ("seed", "budget", "resume", "precision", "save_every")
     result = runs.train_run(
-        *(config, images, folder),
+        *(config, images or data.load(source), folder),
         device=device,
         progress=not args.quiet,
         **{k: getattr(args, k) for k in options},
@@ -162,27 +170,33 @@ def run_train(args: argparse.Namespace) -> None:
 
 
 def run_sample(args: argparse.Namespace) -> None:
-    from . import runs, systems
+    from . import checkpoints, runs, systems
 
-    system = systems.load(runs.model_stem(args.model)).to(device_of(args))
+    stem, device = runs.model_stem(args.model), device_of(args)
+    checkpoints.writable(args.out.parent, args.out.name)
+    system = systems.load(stem).to(device)
     runs.save_samples(system, args.out, args.n, steps=args.steps, seed=args.seed)
     print(f"{args.n} samples in {args.out}")
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
     from . import data, runs, systems
+    from .evaluate import features
 
     stem, device = runs.model_stem(args.model), device_of(args)
     own = systems.load(stem).config.data
+    if not args.data and own not in NAMES:
+        raise UsageError(f"{stem} was trained on images of your own, {own}: give their --data.")
     if args.data and data.load(args.data, "test", limit=1).name != own:
         raise UsageError(f"{stem} was trained on {own}, not on {args.data}.")
-    splits = [data.load(args.data or own, split) for split in SPLITS]
-    options = {k: getattr(args, k) for k in ("samples", "features", "weights", "seed")}
-    for r in runs.evaluate_run(stem, *splits, device=device, **options):
-        rest = ", ".join(f"{k} {v}" for k, v in r.items() if k not in ("name", "value"))
-        print(f"{r['name']:28} {r['value']:10.4f}   {rest}")
-    file = stem.with_name("results.json")
-    if file.is_file():
+    features.check(args.features or own + features.SUFFIX, args.weights)
+    with runs.measuring(stem) as file:
+        splits = [data.load(args.data or own, split) for split in SPLITS]
+        options = {k: getattr(args, k) for k in ("samples", "features", "weights", "seed")}
+        for r in runs.evaluate_run(stem, *splits, device=device, **options):
+            rest = ", ".join(f"{k} {v}" for k, v in r.items() if k not in ("name", "value"))
+            print(f"{r['name']:28} {r['value']:10.4f}   {rest}")
+    if file:
         print(f"recorded in {file}")
 
 
@@ -192,22 +206,26 @@ def run_table(args: argparse.Namespace) -> None:
     if args.budget == "paper":
         presets.paper(args.systems[0], args.data)  # is it a data set of the papers?
     from . import data, table
+    from .evaluate import features
 
+    device = device_of(args)
     known = args.data in SHAPES
     images = None if known else data.load(args.data, limit=1)
     name, shape = (args.data, SHAPES[args.data]) if known else (images.name, images.shape)
     which = {"rows": args.systems, "seeds": args.seeds}
-    todo, device = table.jobs(name, shape, args.budget, **which), device_of(args)
+    todo = table.jobs(name, shape, args.budget, **which)
     if args.dry_run:
         for line in table.plan(todo, args.budget, device):
             print(line, flush=True)
         return
     paper = args.budget == "paper"
-    features = args.features or ("inception-v3-compat" if paper else None)
+    chosen = args.features or (features.INCEPTION if paper else None)
     samples = args.samples or (50_000 if paper else 10_000)
-    measure = {"samples": samples, "features": features, "weights": args.weights}
+    measure = {"samples": samples, "features": chosen, "weights": args.weights}
     failed = []
     if not args.show and any(job.state != "done" for job in todo):
+        if not args.train_only:
+            features.check(chosen or name + features.SUFFIX, args.weights)
         splits = [data.load(args.data, split) for split in SPLITS]
         how = {"budget": args.budget, "device": device, "progress": not args.quiet}
         how["train_only"] = args.train_only
@@ -223,6 +241,7 @@ def run_experiment(args: argparse.Namespace) -> None:
     from .experiments import run
 
     failed = []
+    run.chosen(args.name, args.trials)  # a wrong name shows whatever is asked for
     if not args.show and not args.publish:
         how = {"device": device_of(args), "progress": not args.quiet, "only": args.trials}
         how["train_only"] = args.train_only
@@ -235,10 +254,14 @@ def run_experiment(args: argparse.Namespace) -> None:
 
 
 def run_export(args: argparse.Namespace) -> None:
-    from . import runs, systems
+    from . import checkpoints, runs, systems
     from .explorer import export
 
-    system = systems.load(runs.model_stem(args.model))
+    stem = runs.model_stem(args.model)
+    checkpoints.writable(args.out.parent, args.out.name)
+    if args.out.suffix.lower() != ".safetensors":
+        raise UsageError(f"an export is a .safetensors file, but --out is {args.out}.")
+    system = systems.load(stem)
     encoder = not args.no_encoder and system.inference.amortised
     done = export(system, args.out, title=args.title, encoder=encoder)
     parts = " and ".join(p for p in ("generator", "encoder") if done.description[p])
@@ -253,25 +276,36 @@ def run_publish(args: argparse.Namespace) -> None:
 
 
 def run_classifier(args: argparse.Namespace) -> None:
-    from . import data
+    from . import checkpoints, data
     from .evaluate import classifier
 
+    name = args.data if args.data in NAMES else data.load(args.data, limit=1).name
+    stem = classifier.stem(name)
+    if checkpoints.exists(stem):
+        raise UsageError(
+            f"there is a classifier of {name} at {stem}, and figures rest on it: move it away to "
+            "fit another."
+        )
+    checkpoints.writable(stem.parent, *(f.name for f in checkpoints.files(stem)))
     train_set, test_set = (data.load(args.data, split) for split in SPLITS)
-    epochs = args.epochs or classifier.recipe(train_set.name).epochs
+    epochs = args.epochs or classifier.recipe(name).epochs
     how = {"seed": args.seed, "epochs": epochs}
     model, accuracy = classifier.fit_classifier(train_set, test_set, **how)
-    classifier.save_classifier(model, train_set.name, accuracy=accuracy, **how)
-    name, file = title(train_set.name), classifier.stem(train_set.name)
-    print(f"{name}: test accuracy {accuracy:.4f}; saved at {file}")
+    classifier.save_classifier(model, name, accuracy=accuracy, **how)
+    print(f"{title(name)}: test accuracy {accuracy:.4f}; saved at {stem}")
 
 
 def run_features(args: argparse.Namespace) -> None:
-    from . import data
+    from . import checkpoints, data
     from .evaluate import features
 
+    name = args.data if args.data in NAMES else data.load(args.data, limit=1).name
+    features.check(name + features.SUFFIX)
+    stem = features.reference_stem(name)
+    checkpoints.writable(stem.parent, *(f.name for f in checkpoints.files(stem)))
     train_set, test_set = (data.load(args.data, split) for split in SPLITS)
-    stem = features.save_reference(train_set.name, train_set.images, test_set.images)
-    print(f"{title(train_set.name)}: features saved at {stem}")
+    features.save_reference(name, train_set.images, test_set.images)
+    print(f"{title(name)}: features saved at {stem}")
 
 
 if __name__ == "__main__":

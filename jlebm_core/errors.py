@@ -18,3 +18,10 @@ class Diverged(RuntimeError):
 
     metric: dict | None = None
     result: dict | None = None
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in a training run; the message says what of it is kept, and ``resumable`` whether a
+    later call can go on from there."""
+
+    resumable = False

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from . import __version__, checkpoints, paths
+from . import __version__, checkpoints, locks, paths
 from .errors import UsageError
 from .train import Trainer
 
@@ -35,8 +35,9 @@ def record(trainer: Trainer, *, budget: str, device: str) -> dict:
         "budget": budget,
         "config": config.to_json(),
         "versions": versions(),
-        "device": device,
-        "precision": trainer.precision,
+        "images": trainer.images,
+        "device": followed([how[::2] for how in trainer.used]) or device,
+        "precision": followed([how[:2] for how in trainer.used]) or trainer.precision,
         "steps": trainer.step,
         "seconds": round(trainer.seconds, 1),  # by the clock, whatever else the machine did
         "cpu_seconds": round(trainer.cpu_seconds, 1),  # of this process, all threads together
@@ -45,6 +46,14 @@ def record(trainer: Trainer, *, budget: str, device: str) -> dict:
         **({"fit_log": thin(trainer.fit_log)} if trainer.fit_log else {}),
         "metrics": [],
     }
+
+
+def followed(used: list[list]) -> str:
+    """[step, name] in the order of steps, as words: "bf16, float32 from step 100"."""
+    changes = [pair for i, pair in enumerate(used) if not i or pair[1] != used[i - 1][1]]
+    return ", ".join(
+        f"{name} from step {at}" if i else name for i, (at, name) in enumerate(changes)
+    )
 
 
 def versions() -> dict[str, str]:
@@ -79,7 +88,7 @@ def read(path: str | Path) -> dict:
         return json.loads(Path(path).read_text())
     except OSError:
         raise UsageError(f"no results file at {path}.") from None
-    except json.JSONDecodeError:
+    except ValueError:  # of the text or of its encoding
         raise UsageError(f"{path} is not valid JSON.") from None
 
 
@@ -103,16 +112,29 @@ def benchmarks() -> list[dict]:
 def metric(result: dict, name: str, **protocol) -> float | None:
     """The value of the one metric with that name and protocol; None if it was not measured.
 
-    Raises UsageError if the protocol fits more than one record.
+    Of several seeds of drawing, where none is named, it is that of seed 0. Raises UsageError if
+    the protocol fits more than one record.
     """
     fits = [
         m
         for m in result["metrics"]
         if m["name"] == name and all(m.get(k) == v for k, v in protocol.items())
     ]
+    if "seed" not in protocol:
+        fits = [m for m in fits if not m.get("seed")] or fits
     if len(fits) > 1:
         raise UsageError(f"{name} with {protocol} names {len(fits)} records: say which one.")
     return fits[0]["value"] if fits else None
+
+
+def merge(path: str | Path, metrics: Iterable[dict], **more) -> dict:
+    """Add ``metrics`` and further fields to the results file at ``path``, whoever else does so now;
+    returns what it then holds."""
+    path = Path(path)
+    with locks.lock(path.with_name(f".{path.name}.lock"), wait=True):
+        result = {**with_metrics(read(path), metrics), **more}
+        write(path, result)
+    return result
 
 
 def with_metrics(result: dict, metrics: Iterable[dict]) -> dict:

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import torch
 
-from . import checkpoints, papers, results, runs, systems, train
+from . import checkpoints, locks, papers, results, runs, systems, train
 from .configs import Config
 from .data import ImageSet
-from .errors import Diverged
+from .errors import Diverged, UsageError
+from .evaluate import report
 from .nets import Shape, channels_last
 
 # Rows with three seeds by default; the others have one.
@@ -27,7 +28,7 @@ class Job(NamedTuple):
 
     config: Config
     seed: int
-    state: str  # "done", "to be evaluated", "cut off", or "missing"
+    state: str  # "done", "to be evaluated", "cut off", "missing", or "other settings"
     result: dict | None  # of a finished job
 
 
@@ -41,9 +42,9 @@ def jobs(
 ) -> list[Job]:
     """All jobs of a table, in its order. ``seeds`` None means ``SEEDS``."""
     found = []
-    for name in rows:
+    for name in dict.fromkeys(rows):
         config = systems.configure(name, data, image, budget=budget)
-        for seed in SEEDS.get(name, (0,)) if seeds is None else seeds:
+        for seed in dict.fromkeys(SEEDS.get(name, (0,)) if seeds is None else seeds):
             found.append(Job(config, seed, *_state(config, seed, budget)))
     return found
 
@@ -54,6 +55,10 @@ def _state(config: Config, seed: int, budget: str) -> tuple[str, dict | None]:
     for file in (results.shipped_path(name), folder / "results.json"):
         if file.is_file() and Config.from_json((result := results.read(file))["config"]) == config:
             return ("done", result) if result["metrics"] else ("to be evaluated", None)
+    try:
+        runs.check_settings(folder, config, seed)
+    except UsageError:
+        return "other settings", None
     return ("cut off" if checkpoints.exists(folder / "resume") else "missing"), None
 
 
@@ -120,25 +125,46 @@ def run(
     train_only: bool = False,
     **measure,
 ) -> list[str]:
-    """Train what is missing, go on with what was cut off, evaluate; sentences on what diverged.
+    """Train what is missing, go on with what was cut off, evaluate; sentences on what diverged, and
+    on what another process is at work on: two tables at once share the work.
 
     ``measure`` are the options of ``report.evaluate``; with ``train_only`` that waits for a later
-    call.
+    call. Raises UsageError or OSError, before the work, for what could not come to its end.
     """
-    failed = []
-    for job in [job for job in todo if job.state != "done"]:
+    left, failed = [job for job in todo if job.state != "done"], []
+    check(left, train_set, budget=budget)
+    if not train_only:
+        report.extractor(train_set, test_set, device=device, **measure)
+    for job in left:
         folder, how = runs.folder_of(job.config, job.seed, budget), {"device": device}
         how["seed"] = job.seed
         try:
-            if job.state in ("missing", "cut off"):
-                resume = {"resume": job.state == "cut off", "budget": budget}
-                runs.train_run(job.config, train_set, folder, progress=progress, **resume, **how)
-        except Diverged as error:
+            with runs.in_use(folder):
+                state, _ = _state(job.config, job.seed, budget)  # by now, whoever else was here
+                if state in ("missing", "cut off"):
+                    how_far = {"resume": state == "cut off", "budget": budget}
+                    how_far["progress"] = progress
+                    runs.train_run(job.config, train_set, folder, **how_far, **how)
+                if state != "done" and not train_only:
+                    runs.evaluate_run(folder / "model", train_set, test_set, **how, **measure)
+        except (Diverged, locks.Busy) as error:
             failed.append(f"{folder.name}: {error}")
-        else:
-            if not train_only:
-                runs.evaluate_run(folder / "model", train_set, test_set, **how, **measure)
     return failed
+
+
+def check(left: list[Job], train_set: ImageSet, *, budget: str) -> None:
+    """Raise UsageError or OSError if a job of these cannot be begun, or gone on with."""
+    for job in left:
+        folder = runs.folder_of(job.config, job.seed, budget)
+        runs.check_settings(folder, job.config, job.seed)
+        runs.check_images(job.config, train_set)
+        if job.state == "to be evaluated":
+            stem = folder / "model"
+        else:
+            runs.check_place(folder, resume=job.state == "cut off")
+            stem = folder / "resume"
+        if job.state != "missing":
+            runs.check_trained(stem, train_set)
 
 
 class Line(NamedTuple):

@@ -1,9 +1,11 @@
 """``fit``: one training loop for every system, with logs, checkpoints, resume and a guard."""
 
 import copy
+import functools
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -79,6 +81,9 @@ class Trainer:
         self.log: dict[str, list[float]] = {}
         self.fit_log: dict[str, list[float]] = {}  # of the second stage
         self.seconds, self.cpu_seconds = 0.0, 0.0  # spent in run(), over all sessions
+        self.sums: dict[str, Tensor] = {}  # of what is to be logged, since the last log
+        self.count = 0  # steps in the sums
+        self.used: list[list] = []  # [step, precision, device] from that step on
 
     def recorded(self) -> list[Recorded]:
         """The steps of both stages, to be recorded anew where there are CUDA graphs."""
@@ -200,42 +205,58 @@ class Trainer:
         *,
         log_every: int = 50,
         on_log: Callable[["Trainer"], None] | None = None,
+        save_every: int = 1000,
+        on_save: Callable[["Trainer"], None] | None = None,
         progress: bool = False,
     ) -> None:
         """Advance to step ``steps``.
 
-        Every ``log_every`` steps it logs means, checks them and calls ``on_log``. Raises Diverged
-        as soon as a logged quantity is not finite or beyond ``LIMITS``.
+        Every ``log_every`` steps it logs means, checks them and calls ``on_log``; every
+        ``save_every`` steps, and at the last one, it calls ``on_save``, unless something has lost
+        its finite value since the last log. Raises Diverged as soon as a logged quantity is not
+        finite or beyond ``LIMITS``.
         """
         self.system.train()
+        here = [self.precision, device_name(self.rng.device)]
+        if self.step < steps and here not in [how[1:] for how in self.used[-1:]]:
+            self.used.append([self.step, *here])
         start, cpu_start = time.monotonic() - self.seconds, time.process_time() - self.cpu_seconds
-        sums: dict[str, Tensor] = {}
-        count = 0
         bar = tqdm(total=steps, initial=self.step, disable=not progress, unit="step")
         with bar:
             while self.step < steps:
                 terms = self.advance()
-                if sums:
-                    torch._foreach_add_([sums[k] for k in terms], [*terms.values()])
+                if self.sums:
+                    torch._foreach_add_([self.sums[k] for k in terms], [*terms.values()])
                 else:
-                    sums = {k: v.clone() for k, v in terms.items()}
-                count += 1
+                    self.sums = {k: v.clone() for k, v in terms.items()}
+                self.count += 1
                 bar.update()
                 last = self.step in (steps, self.system.config.steps)  # of a stage or of all
-                if self.step % log_every == 0 or last:
-                    means = {k: float(v) / count for k, v in sums.items()}
-                    sums, count = {}, 0
+                logs = self.step % log_every == 0 or last
+                saves = on_save and (self.step % save_every == 0 or self.step == steps)
+                if logs or saves:
+                    means = {k: float(v) / self.count for k, v in self.sums.items()}
+                    self.seconds = time.monotonic() - start
+                    self.cpu_seconds = time.process_time() - cpu_start
+                if logs:
+                    self.sums, self.count = {}, 0
                     check(means, self.step, warming_up=self.step <= self.system.config.warmup)
                     log = self.fit_log if self.step > self.system.config.steps else self.log
                     for k, v in {"step": self.step, **means}.items():
                         log.setdefault(k, []).append(v)
                     bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if k in SHOWN})
-                    self.seconds = time.monotonic() - start
-                    self.cpu_seconds = time.process_time() - cpu_start
                     if on_log:
                         on_log(self)
                         self.system.train()
+                if saves and all(map(math.isfinite, means.values())):
+                    on_save(self)
+                    self.system.train()
         self.system.eval()
+
+    @functools.cached_property
+    def images(self) -> dict:
+        """Which images these are (``checkpoints.fingerprint``)."""
+        return checkpoints.fingerprint(self.feed.all)
 
     @property
     def table(self) -> Tensor | None:
@@ -250,6 +271,7 @@ class Trainer:
             for i, state in optimiser.state_dict()["state"].items():
                 tensors |= {f"{name}.{i}.{k}": v for k, v in state.items()}
         tensors |= {f"averaged.{k}": v for k, v in self.averaged.items()}
+        tensors |= {f"sums.{k}": v for k, v in self.sums.items()}
         if self.table is not None:
             tensors["table"] = self.table
         state = {k: getattr(self, k) for k in LOGGED}
@@ -258,15 +280,20 @@ class Trainer:
     def restore(self, stem: str | Path) -> None:
         """Load what ``save`` wrote.
 
-        Raises UsageError if it belongs to another configuration or seed.
+        Raises UsageError if it belongs to another configuration or seed, or to other images.
         """
         tensors, meta = checkpoints.load(stem)
         config = type(self.system.config).from_json(meta["config"])
-        if config != self.system.config or meta["seed"] != self.seed:
+        there = {"seed": meta["seed"], **asdict(config)}
+        here = {"seed": self.seed, **asdict(self.system.config)}
+        if other := [f"{k} {v!r} then, {here[k]!r} now" for k, v in there.items() if v != here[k]]:
             raise UsageError(
-                f"{stem} was trained with other settings or another seed: give the same ones to "
-                "resume it, or another folder to start anew."
+                f"{stem} was trained with other settings or another seed ({'; '.join(other)}): "
+                "give the same ones to resume it, or another folder to start anew."
             )
+        table = tensors.get("table")
+        trained = meta.get("images") or ({} if table is None else {"count": len(table)})
+        checkpoints.same_images(stem, trained, self.images, config.data)
         self.rng.set_state(tensors.pop("rng"))
         for name, optimiser in self.optimisers.items():
             record = optimiser.state_dict()
@@ -277,16 +304,17 @@ class Trainer:
             }  # in the memory layout of the parameters: fused Adam pairs them as they lie
             optimiser.load_state_dict(record)
         self.system.load_state_dict(_under(tensors, "system"))
+        self.sums = {k: v.to(self.rng.device) for k, v in _under(tensors, "sums").items()}
         for k, v in _under(tensors, "averaged").items():
             self.averaged[k].copy_(v)
         if self.table is not None:
             self.table.copy_(tensors["table"])
         for k in LOGGED:
-            setattr(self, k, meta[k])
+            setattr(self, k, meta.get(k, getattr(self, k)))  # older files lack newer ones
         self.tell_prior()
 
 
-LOGGED = ("seed", "step", "seconds", "cpu_seconds", "log", "fit_log")
+LOGGED = ("seed", "step", "seconds", "cpu_seconds", "log", "fit_log", "count", "used", "images")
 SHOWN = ("nll", "sse", "kl", "bce", "code_elbo", "f_pos", "f_neg", "z_pos_std", "z_neg_std")
 
 
@@ -300,6 +328,11 @@ def _nested(tensors: dict[str, Tensor], name: str) -> dict[int, dict[str, Tensor
 
 def _under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+
+
+def device_name(device: torch.device) -> str:
+    """What a results file calls a device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def decay_at(step: int) -> float:

@@ -12,7 +12,12 @@ FIELDS = {
     *("system", "data", "seed", "budget", "config", "versions", "device", "precision"),
     *("steps", "seconds", "parameters", "log", "metrics"),
 }
-LATER = {"fit_log", "cpu_seconds", "samples"}  # of a second stage; not in the oldest files
+LATER = {
+    "fit_log",
+    "cpu_seconds",
+    "samples",
+    "images",
+}  # of a second stage; not in the oldest files
 
 
 def fid(k, value, **more):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from jlebm_core import checkpoints, glyphs, paths, results, runs, systems, table
 from jlebm_core import data as data_module
-from jlebm_core import glyphs, paths, results, runs, systems, table
 from jlebm_core.cli import main
 
 SHAPE = (1, 28, 28)
@@ -50,10 +50,10 @@ def test_jobs_know_their_state(own_folders):
     assert states() == ["missing"] * 4
     results.write(own_folders / "vae-mnist-s0.json", result("vae"))  # committed
     folder = own_folders / "runs" / "vlae-mnist-s1"
-    folder.mkdir(parents=True)
-    for suffix in ("json", "safetensors"):
-        (folder / f"resume.{suffix}").touch()
-    assert states() == ["done", "missing", "missing", "cut off"]
+    for lr, state in ((1.0, "other settings"), (result("vlae")["config"]["lr"], "cut off")):
+        config = {**result("vlae")["config"], "lr": lr}
+        checkpoints.save(folder / "resume", {}, {"config": config, "seed": 1})
+        assert states() == ["done", "missing", "missing", state]
     results.write(folder / "results.json", {**result("vlae", 1), "metrics": []})
     assert states() == ["done", "missing", "missing", "to be evaluated"]
     results.write(folder / "results.json", result("vlae", 1))

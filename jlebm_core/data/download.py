@@ -7,6 +7,8 @@ what it lacks is going on with a part.
 import hashlib
 import http.client
 import os
+import secrets
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,8 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from tqdm.auto import tqdm
+
+from .. import locks
 
 ATTEMPTS = 4  # per address
 PAUSE = 1.0  # seconds before the second attempt, twice as long before each further one
@@ -29,10 +33,28 @@ def fetch(urls: Sequence[str], file: Path, md5: str) -> Path:
     """Download ``file`` from the first of ``urls`` that gives bytes of checksum ``md5``.
 
     The bytes gather in ``file``.part, which a later attempt or call goes on with (HTTP Range), and
-    which becomes ``file`` once it is whole and right. Raises DownloadError.
+    which becomes ``file`` once it is whole and right. What another process downloads now is waited
+    for. Raises DownloadError.
     """
     part = file.with_name(file.name + ".part")
     file.parent.mkdir(parents=True, exist_ok=True)
+
+    def say() -> None:
+        print(f"{file.name}: waiting for another process that downloads it", file=sys.stderr)
+
+    with locks.lock(file.with_name(f".{file.name}.lock"), wait=True, on_wait=say) as alone:
+        if file.is_file() and md5_of(file) == md5:  # by another process, meanwhile
+            return file
+        if not alone:  # a part of this call's own, where the file system has no locks
+            part = file.with_name(f"{file.name}.{secrets.token_hex(8)}.part")
+        try:
+            return _fetch(urls, file, part, md5)
+        finally:
+            if not alone:
+                part.unlink(missing_ok=True)
+
+
+def _fetch(urls: Sequence[str], file: Path, part: Path, md5: str) -> Path:
     reason: Exception | str = "no address"
     had = size(part)
     for url in urls:

@@ -1,6 +1,7 @@
 """Where the files of a data set are found, and what is kept of them: one place for all formats."""
 
 import os
+import secrets
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -76,7 +77,7 @@ def decoded(
 def write_decoded(file: Path, n: int, images: Iterable[np.ndarray], title: str) -> None:
     """Write images (H, W, 3) as one array (n, 3, H, W), under a temporary name until complete."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    part = file.with_name(f"{file.name}.{secrets.token_hex(8)}.part")
     array = None
     try:
         for i, image in enumerate(tqdm(images, f"decoding {title}", total=n, unit="image")):

@@ -166,6 +166,15 @@ def torch_fidelity() -> ModuleType:
     return torch_fidelity
 
 
+def check(name: str, weights: str | Path | None = None) -> None:
+    """Raise UsageError if there are no features called ``name``, OSError if their ``weights`` are
+    no file that can be read; what takes longer to find is for Extractor."""
+    register(torch_fidelity(), name)
+    if weights is not None:
+        with Path(weights).open("rb"):
+            pass
+
+
 def register(fidelity: ModuleType, name: str) -> None:
     """Make extractor ``name`` known to torch-fidelity. Raises UsageError for an unknown one."""
     registry = fidelity.registry.FEATURE_EXTRACTORS_REGISTRY

@@ -157,6 +157,25 @@ def factor_records(
     )
 
 
+def extractor(
+    train: ImageSet,
+    test: ImageSet,
+    *,
+    device: torch.device,
+    samples: int = 10_000,
+    features: str | None = None,
+    weights: str | Path | None = None,
+) -> Extractor:
+    """The features that ``evaluate`` takes with these options; UsageError where none fit the data,
+    or where there are too few images for them."""
+    extract = Extractor(
+        features or train.name + SUFFIX, train.shape, weights=weights, device=device
+    )
+    few = min(samples, len(test))  # of the floor
+    fid.check_counts(few, len(train), extract, fid.kid_subset(few, len(train)))
+    return extract
+
+
 def evaluate(
     system: System,
     train: ImageSet,
@@ -182,11 +201,8 @@ def evaluate(
     def rng() -> torch.Generator:
         return torch.Generator(device).manual_seed(seed)
 
-    extract = Extractor(
-        features or train.name + SUFFIX, train.shape, weights=weights, device=device
-    )
-    few = min(samples, len(test))  # of the floor
-    fid.check_counts(few, len(train), extract, fid.kid_subset(few, len(train)))
+    how = {"samples": samples, "features": features, "weights": weights, "device": device}
+    extract = extractor(train, test, **how)
     reference = extract(train.images)
     z_test = encode_all(system, test.images, rng=rng())
     records = [

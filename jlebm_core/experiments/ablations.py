@@ -5,6 +5,7 @@ experiment is about, and all are measured alike.
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 
@@ -88,6 +89,11 @@ def spectral_norm_trials() -> list[Trial]:
     return found
 
 
+def ready(trial: Trial) -> Extractor:
+    """The features that every measurement takes; UsageError where there are none."""
+    return Extractor(DATA + SUFFIX, SHAPES[DATA])
+
+
 @functools.cache
 def reference(device: torch.device) -> Features:
     """Classifier features of the training images."""
@@ -161,7 +167,11 @@ def drawing(system: System) -> torch.Generator:
     return torch.Generator(report.device_of(system)).manual_seed(SEED)
 
 
-PRIOR_SETTINGS = Experiment("What else is set for f", prior_setting_trials, whole, measure)
-LANGEVIN_STEPS = Experiment("The number of Langevin steps", langevin_step_trials, whole, measure)
-PRIOR_WIDTH = Experiment("The width of f", prior_width_trials, whole, measure)
-SPECTRAL_NORM = Experiment("What spectral norm leaves of f", spectral_norm_trials, whole, measure)
+def _experiment(title: str, trials: Callable[[], list[Trial]]) -> Experiment:
+    return Experiment(title, trials, whole, measure, ready=ready)
+
+
+PRIOR_SETTINGS = _experiment("What else is set for f", prior_setting_trials)
+LANGEVIN_STEPS = _experiment("The number of Langevin steps", langevin_step_trials)
+PRIOR_WIDTH = _experiment("The width of f", prior_width_trials)
+SPECTRAL_NORM = _experiment("What spectral norm leaves of f", spectral_norm_trials)

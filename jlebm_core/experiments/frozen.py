@@ -69,5 +69,10 @@ def measure(system: System, trial: Trial) -> list[dict]:
 
 
 FROZEN_CODES = Experiment(
-    "The prior alone, on the codes of a finished model", trials, whole, measure, start=start
+    "The prior alone, on the codes of a finished model",
+    trials,
+    whole,
+    measure,
+    start=start,
+    ready=ablations.ready,
 )

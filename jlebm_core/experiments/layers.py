@@ -130,7 +130,11 @@ def classify_codes(system: System, trial: Trial) -> list[dict]:
 
 
 LATENT_CLASSIFIER = Experiment(
-    "Latent classifier by layer", classifier_trials, whole, classify_codes
+    "Latent classifier by layer",
+    classifier_trials,
+    whole,
+    classify_codes,
+    ready=lambda trial: split(trial.config.data, "test"),
 )
 
 DIGITS = (0, 1, 2)
@@ -200,7 +204,11 @@ def measure_units(system: System, trial: Trial) -> list[dict]:
 
 
 TRAVERSAL = Experiment(
-    "Two units, in one layer or in two", traversal_trials, lambda _: digits("train"), measure_units
+    "Two units, in one layer or in two",
+    traversal_trials,
+    lambda _: digits("train"),
+    measure_units,
+    ready=lambda _: (digits("test"), load_classifier("mnist")),
 )
 
 

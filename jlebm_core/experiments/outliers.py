@@ -235,4 +235,5 @@ OOD = Experiment(
     whole,
     measure_outside,
     derived=lambda system, trial: kept(system, *question_outside(trial, OUT[trial.config.data][0])),
+    ready=lambda t: (split(t.config.data, "test"), *map(outside, OUT[t.config.data])),
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from .. import checkpoints, paths, results, runs, systems, train
+from .. import checkpoints, locks, paths, results, runs, systems, train
 from ..configs import Config
 from ..errors import Diverged, UsageError
 from . import experiment
@@ -32,15 +32,27 @@ def published(name: str) -> list[dict]:
 
 
 def result_of(name: str, trial: Trial) -> dict | None:
-    """What a trial left, of an own run or committed; None if it is missing or was run with other
-    settings. Its metrics may be missing."""
+    """What a trial left, of an own run or committed, the one that was measured first; None if it is
+    missing or was run with other settings. Its metrics may be missing."""
     file = folder_of(name, trial) / "results.json"
     own = [results.read(file)] if file.is_file() else []
-    for result in [*own, *published(name)]:
-        same = (result["trial"], result["seed"]) == (trial.name, trial.seed)
-        if same and Config.from_json(result["config"]) == trial.config:
-            return result
-    return None
+    fits = [
+        r
+        for r in [*own, *published(name)]
+        if (r["trial"], r["seed"]) == (trial.name, trial.seed)
+        and Config.from_json(r["config"]) == trial.config
+    ]
+    return next((r for r in fits if r["metrics"]), fits[0] if fits else None)
+
+
+def chosen(name: str, only: Iterable[str] | None = None) -> list[Trial]:
+    """All trials of an experiment, or ``only`` those of these names; UsageError for an unknown."""
+    trials = {t.name: t for t in experiment(name).trials()}
+    if unknown := set(only or ()) - set(trials):
+        raise UsageError(
+            f"{name} has no trial {', '.join(sorted(unknown))}: it has {', '.join(trials)}."
+        )
+    return [trials[t] for t in dict.fromkeys(only or trials)]
 
 
 def run(
@@ -52,32 +64,56 @@ def run(
     only: Iterable[str] | None = None,
 ) -> list[str]:
     """Train the trials that are missing and measure them; sentences on what diverged, which is
-    a result, too: its one figure is the step.
+    a result, too: its one figure is the step, and on what another process is at work on.
 
     With ``train_only`` what is measured at the end waits for a later call. ``only`` names the
-    trials, unless all are meant. Raises UsageError for an unknown one.
+    trials, unless all are meant. Raises UsageError for an unknown one, and UsageError or OSError,
+    before the work, for one that could not come to its end.
     """
-    chosen = experiment(name)
-    trials = {t.name: t for t in chosen.trials()}
-    if unknown := set(only or ()) - set(trials):
-        raise UsageError(
-            f"{name} has no trial {', '.join(sorted(unknown))}: it has {', '.join(trials)}."
-        )
-    todo = [trials[t] for t in only or trials]
-    todo = [t for t in todo if not (r := result_of(name, t)) or not r["metrics"]]
-    failed, at_end = [], chosen.last == 1
+    todo = [t for t in chosen(name, only) if not (r := result_of(name, t)) or not r["metrics"]]
+    for t in todo:
+        check(name, t, train_only=train_only)
+    failed = []
     for t in todo:
         try:
-            if not (at_end and (result_of(name, t) or adopt(name, t))):
-                train_trial(name, t, device, progress=progress)
-        except Diverged as error:
+            with runs.in_use(folder_of(name, t)):
+                if not (r := result_of(name, t)) or not r["metrics"]:  # by now, whoever was here
+                    run_trial(name, t, device, progress=progress, train_only=train_only)
+        except (Diverged, locks.Busy) as error:
             failed.append(f"{t.name}: {error}")
-            how = results.with_metrics(error.result, [{**error.metric, **t.about}])
-            results.write(folder_of(name, t) / "results.json", how)
-        else:
-            if at_end and not train_only:
-                measure(name, t, device)
     return failed
+
+
+def check(name: str, trial: Trial, *, train_only: bool) -> None:
+    """Raise UsageError or OSError if a trial cannot be run to its end, before any of it is."""
+    kind, folder = experiment(name), folder_of(name, trial)
+    runs.check_settings(folder, trial.config, trial.seed)
+    resume = checkpoints.exists(folder / "resume")
+    if not (folder / "results.json").is_file():  # else it is trained
+        runs.check_place(folder, resume=resume)
+    images = kind.images(trial)
+    runs.check_images(trial.config, images)
+    for stem in (folder / "resume", folder / "model"):
+        if checkpoints.exists(stem):
+            runs.check_trained(stem, images)
+    if kind.ready and not train_only:
+        kind.ready(trial)
+
+
+def run_trial(
+    name: str, trial: Trial, device: torch.device, *, progress: bool, train_only: bool
+) -> None:
+    """Train a trial, unless that is done, and measure it. Raises Diverged, and records that."""
+    at_end = experiment(name).last == 1
+    try:
+        if not (at_end and (result_of(name, trial) or adopt(name, trial))):
+            train_trial(name, trial, device, progress=progress)
+    except Diverged as error:
+        how = results.with_metrics(error.result, [{**error.metric, **trial.about}])
+        results.write(folder_of(name, trial) / "results.json", how)
+        raise
+    if at_end and not train_only:
+        measure(name, trial, device)
 
 
 def adopt(name: str, trial: Trial) -> bool:
@@ -138,8 +174,7 @@ def train_trial(
         on_log=on_log,
         **options,
     )
-    file = folder / "results.json"
-    results.write(file, results.with_metrics(results.read(file), records))
+    results.merge(folder / "results.json", records)
 
 
 def measure(name: str, trial: Trial, device: torch.device) -> list[dict]:
@@ -147,8 +182,7 @@ def measure(name: str, trial: Trial, device: torch.device) -> list[dict]:
     folder = folder_of(name, trial)
     system = systems.load(folder / "model").to(device)
     records = [{**r, **trial.about} for r in experiment(name).measure(system, trial)]
-    file = folder / "results.json"
-    results.write(file, results.with_metrics(results.read(file), records))
+    results.merge(folder / "results.json", records)
     return records
 
 

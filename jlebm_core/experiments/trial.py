@@ -32,6 +32,7 @@ class Experiment(NamedTuple):
     times over. ``derived(system, trial)`` are small tensors that come with the project where a
     trial asks for it, so that a page can show what needs a data set without having it.
     ``start(trial)`` is the system that a training begins with, unless that has fresh weights.
+    ``ready(trial)`` reads what measuring reads: what is missing shows before the training.
     """
 
     title: str
@@ -42,6 +43,7 @@ class Experiment(NamedTuple):
     at_end: Callable[[System, Trial], list[dict]] | None = None
     derived: Callable[[System, Trial], dict[str, Tensor]] | None = None
     start: Callable[[Trial], System] | None = None
+    ready: Callable[[Trial], object] | None = None
 
 
 @functools.cache
