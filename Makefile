@@ -16,7 +16,10 @@ PAGES := _build/html
 # One thread for each process: several chapters at once are faster so than one with many threads.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help book serve test test-all lint unit smoke chapters strict-site pages bench clean
+# The lowest versions that requirements.txt allows; on a newer Python, the lowest with a wheel for it.
+FLOORS := _build/floors
+
+.PHONY: help book serve test test-all floors lint unit smoke chapters strict-site pages bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -36,6 +39,15 @@ test: lint unit smoke strict-site pages ## lint, unit tests, every chapter, the 
 
 test-all: test ## the same and the slow tests
 	$(BIN)/python -m pytest -q -n $(JOBS) -m slow
+
+floors: ## the unit tests on the lowest versions allowed, in an environment of their own (needs uv)
+	@[ -n "$(UV)" ] && $(UV) --version >/dev/null 2>&1 || { echo "make floors needs uv, which can \
+	install the lowest versions: install uv, or say where it is (make floors UV=...)."; exit 2; }
+	$(UV) venv --quiet --clear --python "$$(command -v $(PYTHON))" $(FLOORS)
+	$(UV) pip install --quiet --python $(FLOORS)/bin/python --resolution lowest-direct \
+	  --only-binary :all: --requirement requirements.txt
+	$(UV) pip install --quiet --python $(FLOORS)/bin/python --no-deps --editable .
+	$(FLOORS)/bin/python -m pytest -q -n $(JOBS)
 
 lint: $(READY) ## ruff on modules and notebooks, the rules for notebooks
 	$(BIN)/ruff check

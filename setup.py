@@ -13,7 +13,7 @@ setup(
     packages=[*find_packages(include=["jlebm_core*"]), "jlebm_core.shipped"],
     package_dir={"jlebm_core.shipped": "data"},
     package_data={
-        "jlebm_core": ["**/*.js", "**/*.css", "**/*.c"],
+        "jlebm_core": ["py.typed", "**/*.js", "**/*.css", "**/*.c"],
         "jlebm_core.shipped": ["checkpoints/**/*", "results/**/*"],
     },
     include_package_data=False,  # else data/cache and data/runs could slip in

@@ -17,8 +17,14 @@ def shipped(*parts: str) -> Path:
 
 
 def cache_dir() -> Path:
-    """Folder for downloads: ``data/cache`` of the clone, else ``~/.cache/jlebm``."""
-    return CLONE / "data" / "cache" if CLONE else Path.home() / ".cache" / "jlebm"
+    """Folder for downloads and compiled kernels: ``JLEBM_CACHE``; ``data/cache`` of the clone;
+    ``jlebm`` in ``XDG_CACHE_HOME`` or, unless that is an absolute path, in ``~/.cache``."""
+    if own := os.environ.get("JLEBM_CACHE"):
+        return Path(own).expanduser()
+    if CLONE:
+        return CLONE / "data" / "cache"
+    caches = Path(os.environ.get("XDG_CACHE_HOME", ""))  # to be ignored if it is relative
+    return (caches if caches.is_absolute() else Path.home() / ".cache") / "jlebm"
 
 
 def data_roots() -> list[Path]:
