@@ -13,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jlebm_core import systems, train
 from jlebm_core.langevin import closed_form_steps, langevin_mlp, recorded_steps
-from jlebm_core.nets import channels_last
 from jlebm_core.priors import EBMPrior
 
 STEP_SIZE = 0.4
@@ -129,7 +128,7 @@ def _system(case: dict):
 def step_ours(case: dict) -> Callable[[], object]:
     """``Trainer.advance``, in the precision that the case names."""
     system, images = _system(case)
-    trainer = train.Trainer(channels_last(system).train(), images, precision=case["precision"])
+    trainer = train.Trainer(system.train(), images, precision=case["precision"])
     return trainer.advance
 
 
@@ -140,7 +139,7 @@ def step_published(case: dict) -> Callable[[], object]:
 def step_floor(case: dict) -> Callable[[], object]:
     """Not a step: square bf16 matrix products of as many operations as all its layers have."""
     system, images = _system(case)
-    trainer = train.Trainer(channels_last(system).train(), images)
+    trainer = train.Trainer(system.train(), images)
     with FlopCounterMode(display=False) as counter:
         trainer.advance()
     a, b = (torch.randn(SIDE, SIDE, device=case["device"]).bfloat16() for _ in range(2))
@@ -198,8 +197,7 @@ def _mnist(case: dict):
 
 def mnist_ours(case: dict) -> Callable[[], object]:
     system, images = _mnist(case)
-    system = channels_last(system).train()
-    return train.Trainer(system, images, precision=case["precision"]).advance
+    return train.Trainer(system.train(), images, precision=case["precision"]).advance
 
 
 def mnist_published(case: dict) -> Callable[[], object]:

@@ -40,7 +40,8 @@ class Training:
 
     def __init__(self, system: System, images: Tensor):
         c = system.config
-        self.system, self.images = system.train(), to_float(images)
+        plain = system.to(memory_format=torch.contiguous_format)  # as convolutions come
+        self.system, self.images = plain.train(), to_float(images)
         nets = [*system.generator.parameters(), *system.inference.parameters()]
         decay = {"weight_decay": c.weight_decay}
         self.nets = torch.optim.Adam(nets, c.lr, betas=c.betas, foreach=False, **decay)

@@ -8,10 +8,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .errors import UsageError
 from .gaussians import DiagonalGaussian, joined, standard_normal
 from .langevin import langevin
 from .nets import NegativeEnergy, mlp
 from .priors import StandardNormal
+from .randomness import source
 
 MAX_LOG_SIGMA = 3.0  # a wider conditional than e^3 says nothing about its layer
 
@@ -89,8 +91,9 @@ class GaussianChain(StandardNormal):
         """beta_{>0}: the parameters of the conditionals and of the skip path."""
         return [*self.conditionals.parameters(), *self.path.parameters()]
 
-    def base_sample(self, n: int, *, rng: torch.Generator | None = None) -> Tensor:
+    def base_sample(self, n: int, *, rng: torch.Generator | int | None = None) -> Tensor:
         """``n`` ancestral draws, from the top down. Shape: (n, D)."""
+        rng = source(rng, self.here.device)
         with torch.no_grad():
             return self.top_down(n, lambda i, p, h: p.rsample(rng=rng))[0]
 
@@ -133,6 +136,11 @@ class TiltedChain(GaussianChain):
         super().__init__(dims, chain_hidden, act=act, floor=floor)
         self.steps, self.step_size = steps, step_size
         nested = hidden if hidden and isinstance(hidden[0], tuple) else (hidden,) * len(dims)
+        if len(nested) != len(dims):
+            raise UsageError(
+                f"prior_hidden {hidden} does not fit dims {tuple(dims)}: give one tuple of widths "
+                "for each layer, or one for all."
+            )
         self.nets = nn.ModuleList(
             NegativeEnergy(d, widths, act=act, spectral_norm=spectral_norm)
             for d, widths in zip(dims, nested, strict=True)
@@ -147,17 +155,18 @@ class TiltedChain(GaussianChain):
         n: int,
         *,
         steps: int | None = None,
-        rng: torch.Generator | None = None,
+        rng: torch.Generator | int | None = None,
         callback: Callable[[int, Tensor, Tensor], None] | None = None,
     ) -> Tensor:
         """``n`` chains of ``steps`` (K by default) from N(0, I); ``steps=0`` gives ancestral draws
         of the chain, the same model without its EBMs. Shape: (n, D)."""
+        steps, rng = self.steps if steps is None else steps, source(rng, self.here.device)
         if steps == 0:
             return self.base_sample(n, rng=rng)
         return langevin(
             self.log_prob,
             self.start(n, rng=rng),
-            steps=steps or self.steps,
+            steps=steps,
             step_size=self.step_size,
             rng=rng,
             callback=callback,

@@ -104,8 +104,8 @@ def _tuples(value: object) -> object:
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
-# How our own rows are trained, where the published settings are not asked for.
-_TRAINING = {
+# How our own rows are trained, on any nets, where the published settings are not asked for.
+TRAINING = {
     "sigma": 6**-0.5,  # weight 3 on the squared error, as in the authors' smaller SVHN net
     "prior_hidden": (200, 200),
     "steps": 8000,
@@ -122,7 +122,6 @@ _TRAINING = {
 # through all of it, the bottom through two convolutions. Which layer holds what is decided here.
 NETS: dict[int, dict] = {
     28: {
-        **_TRAINING,
         "dims": (2, 2, 6),
         "levels": ("conv 64, up 32, up C tanh", "map 16 7", "fc 256, fc 256, fc 256"),
         "trunk": ("down 32, down 64, conv 16", "fc 256"),
@@ -131,14 +130,12 @@ NETS: dict[int, dict] = {
     # After the authors' hierarchical-sampling net (ICCV 2023): four layers; a map of 32 channels in
     # place of 64, so that the latent explorer can carry generator and encoder on a page.
     32: {
-        **_TRAINING,
         "dims": (2, 2, 2, 10),
         "levels": ("up 32, conv C tanh", "up 64, conv 32", "map 32 4, up 64", "fc 256, fc 256"),
         "trunk": ("down 32", "down 64", "down 64, conv 16, fc 256"),
         "ladders": ("down 32", "down 64", "down 64, conv 16", "fc 256, fc 256"),
     },
     64: {  # one more doubling at the bottom, one more layer
-        **_TRAINING,
         "dims": (2, 2, 4, 4, 20),
         "levels": (
             "up 32, conv C tanh",

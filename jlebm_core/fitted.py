@@ -10,20 +10,28 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from .errors import UsageError
 from .gaussians import DiagonalGaussian, standard_normal_log_prob
 from .nets import mlp
-from .priors import StandardNormal
+from .priors import StandardNormal, no_density
+from .randomness import source
 
 
 class SecondVAE(StandardNormal):
     r"""A VAE of the codes (2s-VAE, ICLR 2019): u ~ N(0, I), z | u ~ N(dec(u), gamma^2 I), with a
     learned gamma and as many dimensions in u as in z.
 
-    To the first stage it is N(0, I): ``log_prob`` is that density, and ``elbo`` bounds the one
-    that the second stage learns. Both nets have their input joined to their last hidden layer.
+    To the first stage it is its base, N(0, I); the density that the second stage learns has no
+    closed form, so that ``log_prob`` raises UsageError, and is bounded by ``elbo``. Both nets have
+    their input joined to their last hidden layer.
     """
+
+    density = False
 
     def __init__(self, dims: tuple[int, ...], hidden: tuple[int, ...] = (1024, 1024, 1024), **act):
         super().__init__(dims)
-        width = hidden[-1] if hidden else 0
+        if not hidden:
+            raise UsageError(
+                "a second VAE needs hidden layers: give prior_hidden one width or more."
+            )
+        width = hidden[-1]
         ends = act.get("act", "lrelu")
         self.encoder, self.decoder = (
             mlp(self.dim, hidden[:-1], width, **act, end=ends) for _ in range(2)
@@ -41,7 +49,11 @@ class SecondVAE(StandardNormal):
         """dec(u), the mean of z given u. Shapes: (B, D) -> (B, D)."""
         return self.mean_head(torch.cat([self.decoder(u), u], 1))
 
-    def elbo(self, z: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Raises UsageError: log p(z) = log E_u N(z; dec(u), gamma^2 I) is an integral."""
+        raise no_density(self)
+
+    def elbo(self, z: Tensor, *, rng: torch.Generator | int | None = None) -> Tensor:
         r"""E_q log N(z; dec(u), gamma^2 I) - KL(q(u | z) || N(0, I)), with one draw of u; (B,)."""
         q = self.posterior(z)
         error = (z - self.mean(q.rsample(rng=rng))).square().sum(1)
@@ -55,10 +67,11 @@ class SecondVAE(StandardNormal):
         n: int,
         *,
         steps: int | None = None,
-        rng: torch.Generator | None = None,
+        rng: torch.Generator | int | None = None,
         callback: Callable[[int, Tensor, Tensor], None] | None = None,
     ) -> Tensor:
         """``n`` draws z = dec(u) + gamma eps; ``steps`` and ``callback`` belong to chains."""
+        rng = source(rng, self.here.device)
         mean = self.mean(self.start(n, rng=rng))
         return mean + self.log_gamma.exp() * self.start(n, rng=rng)
 
@@ -77,10 +90,13 @@ class MixturePrior(StandardNormal):
     def fit(self, z: Tensor, *, seed: int = 0) -> dict[str, Tensor]:
         """Expectation-maximisation by scikit-learn on codes (N, D); the terms to log.
 
-        Raises UsageError for fewer codes than components.
+        Raises UsageError for fewer codes than components, or than two.
         """
-        if len(z) < len(self.weights):
-            raise UsageError(f"{len(z)} codes cannot fit a mixture of {len(self.weights)} parts.")
+        if len(z) < max(2, len(self.weights)):
+            raise UsageError(
+                f"{len(z)} codes cannot fit a mixture of {len(self.weights)} parts: give as many, "
+                "and two at least."
+            )
         from sklearn.mixture import GaussianMixture
 
         mixture = GaussianMixture(len(self.weights), random_state=seed).fit(
@@ -93,6 +109,8 @@ class MixturePrior(StandardNormal):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """The log-density of the mixture, normalised. Shapes: (B, D) -> (B,)."""
+        if not len(z):  # which torch's MultivariateNormal does not take
+            return z.new_empty(0)
         parts = MultivariateNormal(self.means, scale_tril=self.factors)
         return MixtureSameFamily(Categorical(self.weights), parts).log_prob(z)
 
@@ -105,10 +123,13 @@ class MixturePrior(StandardNormal):
         n: int,
         *,
         steps: int | None = None,
-        rng: torch.Generator | None = None,
+        rng: torch.Generator | int | None = None,
         callback: Callable[[int, Tensor, Tensor], None] | None = None,
     ) -> Tensor:
         """``n`` draws from the mixture; ``steps`` and ``callback`` belong to chains."""
+        rng = source(rng, self.here.device)
+        if n < 1:  # none, which torch's multinomial cannot draw
+            return self.start(n, rng=rng)
         k = self.weights.multinomial(n, replacement=True, generator=rng)
         eps = self.start(n, rng=rng)
         return self.means[k] + torch.einsum("nij,nj->ni", self.factors[k], eps)

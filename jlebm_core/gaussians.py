@@ -6,6 +6,8 @@ from math import log, pi
 import torch
 from torch import Tensor
 
+from .randomness import source
+
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:
     """log N(z; 0, I), normalised. Shapes: (B, D) -> (B,)."""
@@ -24,8 +26,9 @@ class DiagonalGaussian:
         """The standard deviations. Shape: (B, D)."""
         return (0.5 * self.log_var).exp()
 
-    def rsample(self, *, rng: torch.Generator | None = None) -> Tensor:
+    def rsample(self, *, rng: torch.Generator | int | None = None) -> Tensor:
         """mean + std * eps: a draw through which gradients flow. Shape: (B, D)."""
+        rng = source(rng, self.mean.device)
         like = {"device": self.mean.device, "dtype": self.mean.dtype}
         return self.mean + self.std * torch.randn(self.mean.shape, generator=rng, **like)
 

@@ -15,6 +15,7 @@ from .errors import UsageError
 from .gaussians import DiagonalGaussian, joined, merge
 from .langevin import langevin
 from .nets import Shape, stack
+from .randomness import source
 
 MEET = 64  # features in which a bidirectional encoder joins what comes from below and from above
 
@@ -82,7 +83,7 @@ class LadderEncoder(nn.Module):
         generator: nn.Module,
         *,
         noise: bool = True,
-        rng: torch.Generator | None = None,
+        rng: torch.Generator | int | None = None,
         rows: Tensor | None = None,
     ) -> tuple[Tensor, DiagonalGaussian | None]:
         """Codes (B, D) of images and q; without ``noise`` the mean of every q_i in its turn."""
@@ -90,7 +91,7 @@ class LadderEncoder(nn.Module):
         return pick(q, noise, rng), q
 
 
-def pick(q: DiagonalGaussian, noise: bool, rng: torch.Generator | None) -> Tensor:
+def pick(q: DiagonalGaussian, noise: bool, rng: torch.Generator | int | None) -> Tensor:
     """A draw from q, or its mean. Shape: (B, D)."""
     return q.rsample(rng=rng) if noise else q.mean
 
@@ -117,6 +118,7 @@ class MergedEncoder(LadderEncoder):
     def draw(self, x, prior, generator, *, noise=True, rng=None, rows=None):
         """Codes (B, D) from the top down, and q(z_i | z_{i+1}, x) at them."""
         from_below, qs = self.posterior(x).split(self.dims), {}
+        rng = source(rng, x.device)
 
         def choose(i: int, p: DiagonalGaussian, h: Tensor | None) -> Tensor:
             qs[i] = from_below[i] if h is None else merge(from_below[i], p)
@@ -167,7 +169,7 @@ class BidirectionalEncoder(nn.Module):
 
     def draw(self, x, prior, generator, *, noise=True, rng=None, rows=None):
         """Codes (B, D), z^BU from below and z^TD from above, and q of each at them."""
-        top = len(self.dims) - 1
+        top, rng = len(self.dims) - 1, source(rng, x.device)
         t, s = self.up.stem(x), self.side.stem(x)
         up, reads, qs = [], [], {}
         for i in range(top):
@@ -212,7 +214,9 @@ class LangevinPosterior(nn.Module):
         self.steps, self.step_size, self.warm = steps, step_size, warm
         self.register_buffer("table", None, persistent=False)  # part of a run, not of the model
 
-    def prepare(self, n: int, prior: nn.Module, *, rng: torch.Generator | None = None) -> None:
+    def prepare(
+        self, n: int, prior: nn.Module, *, rng: torch.Generator | int | None = None
+    ) -> None:
         """Start a table of ``n`` training images from N(0, I), if this kind keeps one."""
         if self.warm:
             self.table = prior.start(n, rng=rng)
@@ -223,7 +227,7 @@ class LangevinPosterior(nn.Module):
         prior: nn.Module,
         generator: nn.Module,
         *,
-        rng: torch.Generator | None = None,
+        rng: torch.Generator | int | None = None,
         rows: Tensor | None = None,
         callback: Callable[[int, Tensor, Tensor], None] | None = None,
     ) -> Tensor:
@@ -231,7 +235,7 @@ class LangevinPosterior(nn.Module):
 
         Shapes: (B, C, H, W) -> (B, D).
         """
-        kept = self.warm and rows is not None
+        kept, rng = self.warm and rows is not None, source(rng, x.device)
         z = langevin(
             lambda z: generator.log_lik(x, z) + prior.log_prob(z),
             self.table[rows] if kept else prior.start(len(x), rng=rng),

@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 
 from .graphs import RecordedFunction
 from .kernels import native
+from .randomness import source
 
 aten = torch.ops.aten
 BLOCK = 1000  # chains at a time in the closed form: their activations stay in the cache
@@ -46,7 +47,7 @@ def langevin(
     steps: int,
     step_size: float,
     noise: float = 1.0,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
     r"""Run ``steps`` of unadjusted Langevin dynamics from ``z`` and return the last state.
@@ -58,7 +59,7 @@ def langevin(
     included. Chain b follows from row b alone: ``log_prob`` must not mix the rows of a batch.
     """
     drift, spread = step_size**2 / 2, step_size * noise
-    z = z.detach()
+    z, rng = z.detach(), source(rng, z.device)
     with parametrize.cached():  # spectral norm: one power iteration a chain, not one a step
         for k in range(steps):
             value, grad = _value_and_grad(log_prob, z)
@@ -107,7 +108,7 @@ def langevin_mlp(
     *,
     steps: int,
     step_size: float,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
     run: Callable[..., None] | None = None,
 ) -> Tensor:
     r"""``langevin`` on f(z) + log N(z; 0, I) for an MLP f, its gradient written out.
@@ -121,7 +122,7 @@ def langevin_mlp(
     ``recorded_steps`` on CUDA, else ``closed_form_steps``. On CUDA a kernel of its own, where it
     fits, makes all steps and their noise in one launch.
     """
-    layers = [(w.detach(), b.detach()) for w, b in layers]
+    layers, rng = [(w.detach(), b.detach()) for w, b in layers], source(rng, z.device)
     z = z.detach().clone(memory_format=torch.contiguous_format)
     if not len(z):  # no chains: no kernel has blocks for them
         return z

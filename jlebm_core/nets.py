@@ -55,9 +55,12 @@ def _fc(shape: Shape, bias: bool, n: int) -> tuple[list[nn.Module], Shape]:
     return [*flat, nn.Linear(prod(shape), n)], (n,)
 
 
-def _map(shape: Shape, bias: bool, channels: int, side: int) -> tuple[list[nn.Module], Shape]:
-    layers, _ = _fc(shape, bias, channels * side * side)
-    return [*layers, nn.Unflatten(1, (channels, side, side))], (channels, side, side)
+def _map(
+    shape: Shape, bias: bool, channels: int, height: int, width: int | None = None
+) -> tuple[list[nn.Module], Shape]:
+    maps = (channels, height, width or height)
+    layers, _ = _fc(shape, bias, prod(maps))
+    return [*layers, nn.Unflatten(1, maps)], maps
 
 
 def _seed(shape: Shape, bias: bool, channels: int, side: int) -> tuple[list[nn.Module], Shape]:
@@ -81,14 +84,14 @@ def _conv(shape: Shape, bias: bool, channels: int) -> tuple[list[nn.Module], Sha
     return [nn.Conv2d(c, channels, 3, 1, 1, bias=bias)], (channels, h, w)
 
 
-# name: (how many numbers it takes, does it need maps (C, H, W) below it, builder)
-LAYERS: dict[str, tuple[int, bool, Callable]] = {
-    "fc": (1, False, _fc),  # fully connected, N outputs
-    "map": (2, False, _map),  # fully connected, reshaped to C maps of S x S
-    "seed": (2, False, _seed),  # transposed convolution from 1x1 to C maps of S x S
-    "up": (1, True, _up),  # 4x4 transposed convolution, stride 2
-    "down": (1, True, _down),  # 4x4 convolution, stride 2
-    "conv": (1, True, _conv),  # 3x3 convolution
+# name: (numbers it takes, least side of the maps (C, H, W) that it needs below it, builder)
+LAYERS: dict[str, tuple[tuple[str, ...], int, Callable]] = {
+    "fc": (("C",), 0, _fc),  # fully connected, C outputs
+    "map": (("C S", "C H W"), 0, _map),  # fully connected, reshaped to C maps of S x S or H x W
+    "seed": (("C S",), 0, _seed),  # transposed convolution from 1x1 to C maps of S x S
+    "up": (("C",), 1, _up),  # 4x4 transposed convolution, stride 2
+    "down": (("C",), 2, _down),  # 4x4 convolution, stride 2
+    "conv": (("C",), 1, _conv),  # 3x3 convolution
 }
 
 
@@ -107,11 +110,15 @@ def stack(
     for part in filter(None, (p.strip() for p in spec.split(","))):
         name, *words = part.split()
         own_act = words.pop() if words and not words[-1].isdigit() else None
-        count, wants_maps, build = LAYERS.get(name, (-1, False, None))
-        if count != len(words) or not all(w.isdigit() and int(w) > 0 for w in words):
+        forms, side, build = LAYERS.get(name, ((), 0, None))
+        counts = [len(form.split()) for form in forms]
+        if len(words) not in counts or not all(w.isdigit() and int(w) > 0 for w in words):
             raise UsageError(f"cannot read layer {part!r} in {spec!r}: known are {_grammar()}.")
-        if wants_maps and len(shape) != 3:
-            raise UsageError(f"layer {part!r} in {spec!r} needs maps (C, H, W), but gets {shape}.")
+        if side and (len(shape) != 3 or min(shape[1:]) < side):
+            size = f" of {side}x{side} at least" if side > 1 else ""
+            raise UsageError(
+                f"layer {part!r} in {spec!r} needs maps (C, H, W){size}, but gets {shape}."
+            )
         new, shape = build(shape, bias, *map(int, words))
         layers += new
         if norm and own_act is None:
@@ -130,8 +137,19 @@ def channels_last(module: nn.Module) -> nn.Module:
     return module.to(memory_format=torch.channels_last)
 
 
+def check_batch(module: nn.Module, n: int, *, training: bool) -> None:
+    """Raise UsageError where batch normalisation is to learn from a batch of ``n`` < 2."""
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    if n == 1 and training and any(isinstance(m, norms) for m in module.modules()):
+        raise UsageError(
+            "batch normalisation needs two images or more in a batch, and there is one: set "
+            "norm=False, or a batch of two or more for as many images; a trained system takes one "
+            "after system.eval()."
+        )
+
+
 def _grammar() -> str:
-    return ", ".join(" ".join([name, *"CS"[: n[0]]]) for name, n in LAYERS.items())
+    return ", ".join(f"{name} {form}" for name, (forms, *_) in LAYERS.items() for form in forms)
 
 
 def mlp(

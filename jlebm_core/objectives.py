@@ -64,7 +64,7 @@ def variational(
     x: Tensor,
     *,
     prior_weight: float = 1.0,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
     rows: Tensor | None = None,
 ) -> Outcome:
     """The negative ELBO with the tilt f, for beta and phi. The prior's parameters get a gradient
@@ -89,7 +89,7 @@ def maximum_likelihood(
     x: Tensor,
     *,
     prior_weight: float = 1.0,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
     rows: Tensor | None = None,
 ) -> Outcome:
     """-log p(x | z) at Langevin samples z of p(z | x), for beta (NeurIPS 2020, eq. 8).
@@ -106,7 +106,7 @@ def regularised(
     x: Tensor,
     *,
     prior_weight: float = 1.0,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
     rows: Tensor | None = None,
 ) -> Outcome:
     r"""``SSE + code_penalty / 2 |z|^2 + decoder_penalty |beta|^2``: a deterministic autoencoder,
@@ -130,7 +130,7 @@ def prior_loss(
     z_neg: Tensor,
     *,
     penalty: float = 0.0,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     r"""E[f(z_neg)] - E[f(z_pos)]: its gradient is minus the log-likelihood's (ICCV 2023, eq. 12).
 
@@ -150,7 +150,7 @@ def whole_prior_loss(
     z_neg: Tensor,
     *,
     penalty: float = 0.0,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """``prior_loss`` of the whole f(z) + log p_0(z), where p_0 has parameters too: they also sit
     in Z, so they learn from the same difference (the layer-wise EBM prior, CVPR 2023)."""
@@ -165,7 +165,7 @@ def noise_contrast(
     z_neg: Tensor,
     *,
     penalty: float = 0.0,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     r"""Binary cross-entropy of the ratio in training, posterior (1) against prior samples (0).
 
@@ -187,7 +187,7 @@ def codes_elbo(
     z_neg: Tensor,
     *,
     penalty: float = 0.0,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The negative ELBO of a second VAE at codes z_pos (2s-VAE); z_neg and penalty play no part."""
     loss = -prior.elbo(z_pos.detach(), rng=rng).mean()

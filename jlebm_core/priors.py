@@ -14,6 +14,7 @@ from .errors import UsageError
 from .gaussians import DiagonalGaussian, standard_normal, standard_normal_log_prob
 from .langevin import CLOSED_FORM, langevin, langevin_block, langevin_mlp
 from .nets import NegativeEnergy, SumOfEnergies
+from .randomness import source
 
 POOLS = 16  # of proposals at a time in importance resampling
 
@@ -22,6 +23,7 @@ class StandardNormal(nn.Module):
     """p(z) = N(0, I): the prior of VAE and VLAE, and the f = 0 case of every tilt here."""
 
     learned = False  # are samples chains on a learned f, which ``steps=0`` leaves out?
+    density = True  # do samples follow ``log_prob``, in the limit of long chains?
 
     def __init__(self, dims: tuple[int, ...]):
         super().__init__()
@@ -44,12 +46,14 @@ class StandardNormal(nn.Module):
         """f(z) + log p_0(z), i.e. log p(z) up to the constant -log Z. Shapes: (B, D) -> (B,)."""
         return self.f(z) + self.base_log_prob(z)
 
-    def start(self, n: int, *, rng: torch.Generator | None = None) -> Tensor:
+    def start(self, n: int, *, rng: torch.Generator | int | None = None) -> Tensor:
         """``n`` draws from N(0, I), where every chain starts, whatever p_0 is. Shape: (n, D)."""
-        here = self.here
+        if n < 0:
+            raise UsageError(f"{n} draws were asked for: ask for 0 or more.")
+        here, rng = self.here, source(rng, self.here.device)
         return torch.randn(n, self.dim, generator=rng, device=here.device, dtype=here.dtype)
 
-    def base_sample(self, n: int, *, rng: torch.Generator | None = None) -> Tensor:
+    def base_sample(self, n: int, *, rng: torch.Generator | int | None = None) -> Tensor:
         """``n`` draws from p_0. Shape: (n, D)."""
         return self.start(n, rng=rng)
 
@@ -66,7 +70,7 @@ class StandardNormal(nn.Module):
         n: int,
         *,
         steps: int | None = None,
-        rng: torch.Generator | None = None,
+        rng: torch.Generator | int | None = None,
         callback: Callable[[int, Tensor, Tensor], None] | None = None,
     ) -> Tensor:
         """``n`` draws from p(z), exact here; ``steps`` and ``callback`` belong to chains."""
@@ -105,7 +109,7 @@ class EBMPrior(StandardNormal):
         n: int,
         *,
         steps: int | None = None,
-        rng: torch.Generator | None = None,
+        rng: torch.Generator | int | None = None,
         callback: Callable[[int, Tensor, Tensor], None] | None = None,
     ) -> Tensor:
         """``n`` chains of ``steps`` (K by default) Langevin steps from N(0, I). Shape: (n, D).
@@ -114,6 +118,7 @@ class EBMPrior(StandardNormal):
         ``(k, z, f(z) + log p_0(z))`` at every step; without one, and for the activations whose
         derivative is at hand, the gradient is written out (``langevin_mlp``): the same chains.
         """
+        rng = source(rng, self.here.device)
         start = self.base_sample(n, rng=rng)
         steps = self.steps if steps is None else steps
         if callback is None and self.net.act in CLOSED_FORM:
@@ -135,6 +140,10 @@ class EBMPrior(StandardNormal):
         )
 
 
+def _count_finished(prior: "RatioPrior", _: object) -> None:
+    prior.finished = int(prior.net.on.sum())
+
+
 class RatioPrior(EBMPrior):
     r"""p(z) = prod_k r_k(z) N(z; 0, I) / Z, r_k = exp(logit_k): a product of density ratios, each
     the logit of a classifier of posterior against prior samples. So f(z) = sum_k logit_k(z).
@@ -147,7 +156,8 @@ class RatioPrior(EBMPrior):
         chain = {k: options.pop(k) for k in ("steps", "step_size") if k in options}
         super().__init__(dims, (), **chain)
         self.net = SumOfEnergies(ratios, self.dim, hidden, **options)
-        self.finished = 0  # ratios that are on, as far as ``proceed`` has said
+        self.finished = 0  # ratios that are on: the sum of ``net.on``, which lies on the device
+        self.register_load_state_dict_post_hook(_count_finished)
 
     def proceed(self, done: int, of: int) -> bool:
         """Stage k of K runs from k/K to (k+1)/K of the training; the ratios before it are on."""
@@ -171,21 +181,40 @@ class RatioPrior(EBMPrior):
 
     @torch.no_grad()
     def resample(
-        self, n: int, *, proposals: int = 1000, rng: torch.Generator | None = None
+        self, n: int, *, proposals: int = 1000, rng: torch.Generator | int | None = None
     ) -> tuple[Tensor, Tensor]:
         r"""``n`` draws by sampling-importance-resampling: of ``proposals`` draws from N(0, I) each,
         one is kept with probability in proportion to r(z) = exp f(z).
 
         Returns z (n, D) and the effective sample sizes (sum r)^2 / sum r^2 of the n pools, (n,).
         """
-        kept, sizes = [], []
+        if n < 0 or proposals < 1:
+            raise UsageError(
+                f"{n} draws from {proposals} proposals each were asked for: ask for 0 draws or "
+                "more, and for 1 proposal or more."
+            )
+        kept, sizes, rng = [], [], source(rng, self.here.device)
         for rows in torch.arange(n).split(POOLS):
             pools = self.base_sample(len(rows) * proposals, rng=rng)
             weights = self.f(pools).view(len(rows), proposals).softmax(1)
             pick = weights.multinomial(1, generator=rng).squeeze(1)
-            kept.append(pools.view(len(rows), proposals, -1)[torch.arange(len(rows)), pick])
+            kept.append(pools.view(len(rows), proposals, self.dim)[torch.arange(len(rows)), pick])
             sizes.append(1 / weights.square().sum(1))
         return torch.cat(kept), torch.cat(sizes)
+
+
+def check_density(prior: nn.Module) -> None:
+    """Raise UsageError unless ``prior`` has a ``log_prob`` that is the law of its samples."""
+    if not prior.density:
+        raise no_density(prior)
+
+
+def no_density(prior: nn.Module) -> UsageError:
+    """What to raise where ``prior`` has no density and one is needed."""
+    return UsageError(
+        f"{type(prior).__name__} has no density in closed form, and what is asked for needs one: "
+        "choose a system with another prior."
+    )
 
 
 def sample_layer(
@@ -194,7 +223,7 @@ def sample_layer(
     layer: int,
     *,
     steps: int | None = None,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
 ) -> Tensor:
     """z with one layer (from 1) drawn anew from p(z_i | z_1, .., z_{i-1}, z_{i+1}, .., z_L).
 
@@ -206,7 +235,7 @@ def sample_layer(
         raise UsageError("a layer given the others is drawn by the chains of a learned prior.")
     if not 1 <= layer <= len(prior.dims):
         raise UsageError(f"there is no layer {layer}: the prior has 1 to {len(prior.dims)}.")
-    first = sum(prior.dims[: layer - 1])
+    first, rng = sum(prior.dims[: layer - 1]), source(rng, z.device)
     block = slice(first, first + prior.dims[layer - 1])
     return langevin_block(
         prior.log_prob,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from . import presets
-from .configs import BUDGETS, NETS, OWN, PRESETS, Config
+from .configs import BUDGETS, NETS, OWN, PRESETS, TRAINING, Config
 from .errors import UsageError
 from .settings import Shape
 
@@ -50,25 +50,37 @@ def row(system: str) -> Row:
 
 
 def configure(system: str, data: str, image: Shape, *, budget: str = "cpu", **overrides) -> Config:
-    """The configuration of ``system`` on images of shape (C, H, W), with the nets of ``NETS``.
+    """The configuration of ``system`` on images of shape (C, H, W), with the nets of ``NETS`` or
+    those of ``overrides``, which images of other sizes need.
 
     A one-layer row gets the same layers as the ladder, joined end to end, and all its dimensions
-    at the top; so does a chain, with further layers above. Budget "paper" takes nets and settings
+    at the top; so does a chain, with further layers above, unless nets of one level and several
+    dims are given, which are laid out for a chain already. Budget "paper" takes nets and settings
     from ``presets.paper``. Raises UsageError for an unknown system, an image without nets, a bad
     override.
     """
     kind, own = row(system), {"system": system, "data": data, "image": image}
     if budget == "paper":
         return Config.from_json({**own, **presets.paper(system, data), **overrides})
-    if image[-1] not in NETS or image[-1] != image[-2]:
-        sides = " or ".join(f"{s}x{s}" for s in NETS)
-        raise UsageError(
-            f"there are nets for images of {sides}, but {data!r} has {image[-2]}x{image[-1]}: "
-            "resize the images, or give levels, trunk and ladders of your own."
-        )
-    settings = {**NETS[image[-1]], **OWN.get(system, {}), **BUDGETS[budget], **overrides}
+    nets = NETS.get(image[-1], {}) if image[-1] == image[-2] else {}
+    needed = ("dims", "levels") if "langevin" in kind.inference else ("dims", "levels", "ladders")
+    if not nets and any(name not in overrides for name in needed):
+        raise UsageError(_no_nets(data, *image[-2:]))
+    settings = {**TRAINING, **nets, **OWN.get(system, {}), **BUDGETS[budget], **overrides}
     config = Config.from_json({**own, **settings})
     return LAYOUTS.get(kind.generator, lambda c: c)(config)
+
+
+def _no_nets(data: str, height: int, width: int) -> str:
+    """What to do about images that ``NETS`` has no nets for, with words that every row takes."""
+    levels, ladders = (f"map C {height} {width} tanh", "fc 256"), ("fc 256", "fc 256")
+    own = {"dims": (2, 8), "levels": levels, "trunk": ("fc 256",), "ladders": ladders}
+    words = " ".join(f'"{name}={value}"' for name, value in own.items())
+    return (
+        f"there are nets for images of {' or '.join(f'{s}x{s}' for s in NETS)}, but {data!r} has "
+        f"{height}x{width}: resize the images, or give nets of your own, for instance --set {words}"
+        " to jlebm train, or the same as arguments to systems.configure."
+    )
 
 
 def preset(name: str, **overrides) -> Config:
@@ -95,12 +107,15 @@ def chain_layers(config: Config) -> Config:
 
     dims (D, D / 2, D / 4, ..) for as many layers as the ladder has. The image is made of z_1, so
     the whole encoder is the stem below z_1, and one more layer of it each lies below z_2, .., z_L.
+    Nets of one level and several dims are laid out so already.
     """
+    if len(config.levels) == 1 < len(config.dims):
+        return config
     one, layers = single_layer(config), len(config.dims)
     return replace(
         one,
         dims=tuple(max(1, one.dims[0] >> i) for i in range(layers)),
-        stem=one.ladders[0],
+        stem=", ".join(filter(None, (config.stem, one.ladders[0]))),
         trunk=(f"fc {config.chain_hidden[-1]}",) * (layers - 1),
         ladders=("",) * layers,
     )

@@ -16,7 +16,6 @@ from . import checkpoints, data, locks, paths, results, systems, train, viz
 from .configs import Config
 from .data import ImageSet
 from .errors import Diverged, Interrupted, UsageError
-from .nets import channels_last
 
 SAMPLES = 10  # in a results file, as a PNG in base64
 PARTS = ("resume", "model", "codes")  # checkpoints in a run's folder
@@ -56,7 +55,7 @@ def train_run(
     """
     check_place(folder, resume=resume)
     check_images(config, images)
-    system = channels_last(start or systems.build(config, seed=seed)).to(device)
+    system = (start or systems.build(config, seed=seed)).to(device)
     trainer = train.Trainer(system, images.images, seed=seed, precision=precision)
     with in_use(folder):
         check_place(folder, resume=resume)  # another process may have been faster

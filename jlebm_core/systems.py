@@ -22,7 +22,7 @@ from .inference import (
     LangevinPosterior,
     MergedEncoder,
 )
-from .nets import channels_last
+from .nets import channels_last, check_batch
 from .objectives import OBJECTIVES, Outcome
 from .priors import EBMPrior, RatioPrior, StandardNormal
 from .rows import SYSTEMS as SYSTEMS  # the table itself; it needs no PyTorch
@@ -114,28 +114,31 @@ class System(nn.Module):
         x: Tensor,
         *,
         prior_weight: float,
-        rng: torch.Generator | None,
+        rng: torch.Generator | int | None,
         rows: Tensor | None = None,
     ) -> Outcome:
         """The objective of this row on images x, for generator and inference; ``rows`` (B,) says
         which training images they are, for an inference that remembers them."""
+        check_batch(self, len(x), training=self.training)
         return self.objective.nets(self, x, prior_weight=prior_weight, rng=rng, rows=rows)
 
     def encode(
-        self, x: Tensor, *, noise: bool = False, rng: torch.Generator | None = None
+        self, x: Tensor, *, noise: bool = False, rng: torch.Generator | int | None = None
     ) -> Tensor:
         """Codes of images, (B, D): the mean of q(z | x), or with ``noise`` a draw; always one
         sample where q is a Langevin chain, always z(x) where the encoder is deterministic."""
+        check_batch(self, len(x), training=self.training)
         with torch.no_grad():
             return self.inference.draw(x, self.prior, self.generator, noise=noise, rng=rng)[0]
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """The mean image h_1(z) of codes z. Shapes: (B, D) -> (B, C, H, W)."""
+        check_batch(self, len(z), training=self.training)
         return self.generator.mean(z).float()
 
     def sample(
-        self, n: int, *, steps: int | None = None, rng: torch.Generator | None = None
+        self, n: int, *, steps: int | None = None, rng: torch.Generator | int | None = None
     ) -> Tensor:
         """``n`` images decoded from prior samples; ``steps=0`` leaves the EBM out."""
         return self.decode(self.prior.sample(n, steps=steps, rng=rng))
@@ -151,7 +154,8 @@ class System(nn.Module):
 def build(config: Config, *, seed: int = 0) -> System:
     """A freshly initialised system: Xavier-normal weights on maps, PyTorch's default elsewhere.
 
-    The same ``seed`` gives the same weights, whatever the state of the global generator.
+    The same ``seed`` gives the same weights, whatever the state of the global generator. They lie
+    channels last, as those of ``load`` do.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -159,7 +163,7 @@ def build(config: Config, *, seed: int = 0) -> System:
         for m in system.modules():
             if isinstance(m, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.xavier_normal_(m.weight)
-    return system
+    return channels_last(system)
 
 
 def save(system: System, stem: str | Path, **meta) -> None:

@@ -16,7 +16,7 @@ from .configs import Config
 from .data import ImageSet
 from .errors import Diverged, UsageError
 from .evaluate import report
-from .nets import Shape, channels_last
+from .nets import Shape
 
 # Rows with three seeds by default; the others have one.
 SEEDS = {name: (0, 1, 2) for name in ("vlae", "lebm", "multi-ncp", "joint-ebm")}
@@ -78,8 +78,9 @@ def estimate(config: Config, device: torch.device) -> float:
 
 
 def _step_seconds(config: Config, device: torch.device) -> float:
-    system = channels_last(systems.build(config)).to(device)
-    images = torch.randint(256, (config.batch, *config.image), dtype=torch.uint8)
+    system = systems.build(config).to(device)
+    count = max(config.batch, config.components)  # a mixture needs so many to be fitted
+    images = torch.randint(256, (count, *config.image), dtype=torch.uint8)
     trainer = train.Trainer(system.train(), images)
     for _ in range(2):  # the first one warms up, which a long one does not need
         start = time.monotonic()

@@ -17,7 +17,7 @@ from .data import to_float
 from .errors import UsageError
 from .feed import Feed, keep_freed_memory
 from .graphs import Recorded
-from .monitor import check, detached, moments
+from .monitor import check, check_sizes, detached, moments
 from .precision import resolve_precision
 from .systems import System
 
@@ -38,6 +38,7 @@ class Trainer:
     def __init__(self, system: System, images: Tensor, *, seed: int = 0, precision: str = "auto"):
         c = system.config
         c.check_images(images.shape[1:])
+        check_sizes(system, len(images))
         device = next(system.generator.parameters()).device
         keep_freed_memory()
         self.system, self.seed, self.step = system, seed, 0
@@ -124,7 +125,8 @@ class Trainer:
         if self.averaged and not second:
             self.average()
         if self.tell_prior():
-            self.forget("prior")
+            if "prior" in self.optimisers:
+                self.forget("prior")
             self.stages = self.recorded()  # what a step does has changed
         return terms
 

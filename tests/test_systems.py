@@ -1,5 +1,7 @@
 """Properties of every registered system, and the published settings."""
 
+import copy
+
 import pytest
 import torch
 
@@ -184,3 +186,22 @@ def test_a_checkpoint_of_other_nets_is_refused(tmp_path):
 def test_a_system_that_does_not_come_along_is_refused_with_those_that_do():
     with pytest.raises(UsageError, match=r"no system 'vae-mnist'.*joint-ebm-mnist-s0"):
         systems.shipped("vae-mnist")
+
+
+@pytest.mark.parametrize("name", ["multi-ncp", "ncp-vae"])
+def test_loaded_ratios_stay_on_in_training_mode(name, tmp_path):
+    """How many are on is told by the weights alone, also those that others put there."""
+    system = built(name)
+    ratios = system.config.ratios
+    system.prior.proceed(1, 1)
+    expected = system.prior.sample(3, rng=2)
+    systems.save(system, tmp_path / "m")
+    for again in (systems.load(tmp_path / "m"), built(name)):
+        again.load_state_dict(system.state_dict())
+        for copied in (again, copy.deepcopy(again)):
+            prior = copied.train().prior
+            assert prior.finished == ratios == prior.net.on.sum()
+            assert prior.sample(3, rng=2).equal(expected)
+            assert not prior.proceed(1, 1)
+    fresh = built(name).train().prior
+    assert fresh.finished == 0 and fresh.sample(3, rng=2).equal(fresh.base_sample(3, rng=2))
