@@ -20,7 +20,7 @@ from .evaluate.features import SUFFIX, Extractor, Features, Moments, load_refere
 from .evaluate.report import encode_all
 from .experiments import run
 from .explorer import Export, describe
-from .nets import channels_last
+from .randomness import source
 from .systems import System
 
 MODES = ("smoke", "load", "train")
@@ -66,9 +66,18 @@ def obtain_trial(name: str, trial: str) -> Trained:
     In ``smoke`` mode its nets learn glyphs, drawn in the shape of its own images.
     """
     experiment = experiments.experiment(name)
-    chosen = next(t for t in experiment.trials() if t.name == trial)
+    trials = {t.name: t for t in experiment.trials()}
+    if trial not in trials:
+        raise UsageError(f"{name} has no trial {trial!r}: choose one of {', '.join(trials)}.")
+    chosen = trials[trial]
     if mode() == "load":
-        found = next(r for r in run.published(name) if r["trial"] == trial)
+        known = {r["trial"]: r for r in run.published(name)}
+        if trial not in known:
+            raise UsageError(
+                f"{trial} of {name} does not come along: train it (JLEBM_MODE=train), or choose "
+                f"one of {', '.join(known) or 'another experiment'}."
+            )
+        found = known[trial]
         return _shipped(run.weights(name, trial), found, f"{trial} of {name}")
     if mode() == "train":
         return _trained(chosen.config, experiment.images(chosen), chosen.seed, experiment.title)
@@ -95,7 +104,7 @@ def _shipped(system: System, found: dict, name: str) -> Trained:
 def _trained(config: Config, images: ImageSet, seed: int, of: str) -> Trained:
     smoke = mode() == "smoke"
     device = "cuda" if torch.cuda.is_available() and not smoke else "cpu"
-    model = channels_last(systems.build(config, seed=seed)).to(device)
+    model = systems.build(config, seed=seed).to(device)
     trainer = train.Trainer(model, images.images, seed=seed)
     trainer.run(trainer.total, log_every=10 if smoke else 50, progress=not smoke)
     found = results.record(trainer, budget="smoke" if smoke else "cpu", device=device)
@@ -111,7 +120,8 @@ def real_images(dataset: str, split: str = "test", *, limit: int | None = None) 
     In ``smoke`` mode the built-in glyphs stand in, so that no cell asks the network.
     """
     if mode() == "smoke":
-        print(f"Smoke mode: glyphs stand in for {data.title(dataset)}.")
+        if dataset != "glyphs":
+            print(f"Smoke mode: glyphs stand in for {data.title(dataset)}.")
         return data.load("glyphs", split, limit=min(limit or SMOKE_IMAGES, SMOKE_IMAGES))
     try:
         return data.load(dataset, split, limit=limit)
@@ -150,7 +160,10 @@ def test_codes(trained: Trained) -> tuple[Tensor, Tensor] | None:
             return None
         tensors, _ = checkpoints.load(stem)
         return tensors["z"].float(), tensors["labels"].long()
-    test = data.load(config.data, "test", limit=SMOKE_IMAGES if mode() == "smoke" else None)
+    if mode() == "smoke" and config.data != "glyphs":  # a trial, whose own data are not asked for
+        test = glyphs_like(config.image)
+    else:
+        test = data.load(config.data, "test", limit=SMOKE_IMAGES if mode() == "smoke" else None)
     return encode_all(trained.system, test.images), test.labels
 
 
@@ -168,16 +181,25 @@ def explorable(trained: Trained, **options) -> Export:
     return describe(trained.system, notes=notes, **options)
 
 
-def aggregated_posterior(trained: Trained, n: int, *, rng: torch.Generator | None = None) -> Tensor:
-    """``n`` draws of q(z) = E[q(z | x)] over MNIST's test images. Shape: (n, D).
+def aggregated_posterior(
+    trained: Trained, n: int, *, rng: torch.Generator | int | None = None
+) -> Tensor:
+    """``n`` draws of q(z) = E[q(z | x)] over the test images of the data set that ``trained`` saw,
+    or as many as there are. Shape: (n, D).
 
-    Where no images are at hand: the centres of q(z | x), which come with the weights.
+    Where no images are at hand: the centres of q(z | x), which come with the weights. Raises
+    UsageError where these do not come along either.
     """
-    images = real_images("mnist", "test", limit=n)
+    system = trained.system
+    name, shape = system.config.data, system.config.image
+    images, rng = real_images(name, "test", limit=n), source(rng, "cpu")
     if images is None:
-        return test_codes(trained)[0][:n]
-    with torch.no_grad():
-        posteriors = [
-            trained.system.inference.posterior(data.to_float(x)) for x in images.images.split(500)
-        ]
-    return torch.cat([q.rsample(rng=rng) for q in posteriors])
+        if (kept := test_codes(trained)) is None:
+            raise UsageError(
+                f"there are neither images of {data.title(name)} nor codes of them for "
+                f"{system.config.system}: set JLEBM_DATA to a folder that holds them."
+            )
+        return kept[0][:n]
+    if images.shape != shape:  # in smoke mode, of a trial's own shape
+        images = glyphs_like(shape)
+    return encode_all(system, images.images[:n], noise=True, rng=rng)

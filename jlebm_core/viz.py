@@ -2,13 +2,15 @@
 
 import inspect
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from .errors import UsageError
 from .priors import sample_layer
+from .randomness import source
 from .systems import System
 
 if TYPE_CHECKING:
@@ -30,11 +32,20 @@ def figure(rows: int = 1, columns: int = 1, *, width: float = 8.0, height: float
 
 
 def mosaic(images: Tensor, columns: int) -> Tensor:
-    """Images in rows of ``columns`` with a line between. Shapes: (N, C, H, W) -> (H', W', 3)."""
+    """Images in rows of ``columns`` with a line between. Shapes: (N, C, H, W) -> (H', W', 3).
+
+    Raises UsageError for no images, which fill no row.
+    """
+    _some("images", images)
     from torchvision.utils import make_grid
 
     tiles = make_grid((images.float().cpu() + 1) / 2, nrow=columns, padding=1, pad_value=0.5)
     return tiles.clamp(0, 1).permute(1, 2, 0)
+
+
+def _some(name: str, *drawn: Sized) -> None:
+    if not all(map(len, drawn)):
+        raise UsageError(f"there are no {name} to draw: give one or more.")
 
 
 def png(images: Tensor, columns: int, *, scale: int = 1) -> bytes:
@@ -56,6 +67,7 @@ def draw_images(ax: "Axes", images: Tensor, *, columns: int, title: str = "") ->
 
 def image_grids(grids: Mapping[str, Tensor], *, columns: int = 10, width: float = 8.0) -> "Figure":
     """Mosaics side by side, one for each title -> images (N, C, H, W)."""
+    _some("images", grids, *grids.values())
     first = next(iter(grids.values()))
     rows = -(-len(first) // columns)
     fig, axes = figure(1, len(grids), width=width, height=width / len(grids) * rows / columns + 0.4)
@@ -66,6 +78,7 @@ def image_grids(grids: Mapping[str, Tensor], *, columns: int = 10, width: float 
 
 def curves(log: Mapping[str, Sequence[float]], groups: Mapping[str, Sequence[str]]) -> "Figure":
     """Training curves: one panel for each title -> names in the log, against the step."""
+    _some("curves", groups)
     fig, axes = figure(1, len(groups), width=3.0 * len(groups) + 1, height=2.6)
     for ax, (title, names) in zip(axes, groups.items(), strict=True):
         for name in names:
@@ -107,7 +120,7 @@ def hierarchical_samples(
     n: int = 100,
     *,
     reading: str = "marginal",
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
     steps: int | None = None,
 ) -> list[Tensor]:
     """For each layer, bottom first: ``n`` images that differ in that layer's codes alone.
@@ -116,6 +129,7 @@ def hierarchical_samples(
     its marginal (ICCV 2023, figures 4 and 5, as the authors' code does it), or with ``reading``
     "conditional" that code itself and ``n`` - 1 chains on the layer with the others held.
     """
+    rng = source(rng, system.prior.here.device)
     z = system.prior.sample(n, steps=steps, rng=rng)
     panels, start = [], 0
     for i, d in enumerate(system.config.dims, 1):
@@ -138,6 +152,7 @@ def traverse(system: System, z: Tensor, coordinate: int, values: Tensor) -> Tens
 
 def traversal_figure(system: System, z: Tensor, values: Tensor) -> "Figure":
     """One row for each coordinate of z (D,), bottom layer first, with the value it takes."""
+    _some("values", values)
     rows = torch.cat([traverse(system, z, i, values) for i in range(len(z))])
     labels = [f"$z_{{{i},{j + 1}}}$" for i, d in enumerate(system.config.dims, 1) for j in range(d)]
     fig, (ax,) = figure(width=8.0, height=8.0 * len(z) / len(values) + 0.5)
@@ -151,6 +166,7 @@ def traversal_figure(system: System, z: Tensor, values: Tensor) -> "Figure":
 def traversal_bars(system: System, z: Tensor, values: Tensor) -> "Figure":
     """As in the paper's slides: for each coordinate of z (D,) a row of images in which it takes
     ``values``, and above every image the whole code as bars, one colour a coordinate."""
+    _some("values", values)
     size, columns = len(z), len(values)
     row = 8.6 / columns  # of images: higher than they are, so that they span the width of the bars
     fig, axes = figure(2 * size, 1, width=8.0, height=(row + 0.8) * size)
@@ -180,6 +196,7 @@ def clouds_over_steps(
     """Prior codes of layers of two dimensions along a chain, the top layer in the first row; in the
     last column the ``posterior`` codes lie over them. ``states``: step -> (N, D) (ICCV 2023, figure
     7)."""
+    _some("codes", states, posterior, *states.values())
     last, columns = max(states), len(states)
     fig, axes = figure(len(dims), columns, width=8.4, height=1.75 * len(dims) + 0.35)
     cells = iter(axes)

@@ -153,3 +153,63 @@ def test_real_features_are_those_of_glyphs_in_smoke(monkeypatch):
     train, test = modes.real_features("mnist")
     assert len(train) == len(test) == 30 and test.extractor.name == "glyphs-classifier"
     assert test.logits.shape == (30, 10)
+
+
+TINY = {
+    **{"dims": (2, 3), "levels": ("map C 28 28 tanh", "fc 4"), "trunk": ("fc 4",)},
+    **{"ladders": ("fc 4", "fc 4"), "prior_steps": 1, "posterior_steps": 1},
+}
+
+
+def tiny(name="vlae", dataset="fashion-mnist"):
+    system = systems.build(systems.configure(name, dataset, (1, 28, 28), **TINY)).eval()
+    return modes.Trained(system, {"seed": 0}, "")
+
+
+def test_the_aggregated_posterior_is_of_the_data_that_were_learned(monkeypatch, capsys):
+    monkeypatch.setenv("JLEBM_MODE", "load")
+    asked, images = [], modes.glyphs_like((1, 28, 28))
+
+    def load(name, split="train", *, limit=None):
+        asked.append((name, split))
+        return replace(images, name=name, images=images.images[:limit])
+
+    monkeypatch.setattr(modes.data, "load", load)
+    trained = tiny()
+    z = modes.aggregated_posterior(trained, 30, rng=0)
+    x = modes.data.to_float(images.images[:30])
+    with torch.no_grad():
+        assert z.equal(trained.system.inference.posterior(x).rsample(rng=0))
+    assert asked == [("fashion-mnist", "test")]
+    assert modes.aggregated_posterior(tiny("lebm"), 3, rng=0).shape == (3, 5)  # by chains
+
+
+def test_neither_images_nor_codes_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setenv("JLEBM_MODE", "load")
+
+    def no_data(*_, **__):
+        raise UsageError("none")
+
+    monkeypatch.setattr(modes.data, "load", no_data)
+    with pytest.raises(UsageError, match="neither images of Fashion-MNIST nor codes .* biva: set"):
+        modes.aggregated_posterior(tiny("biva", "fashion-mnist"), 3)
+    assert "Fashion-MNIST is not at hand" in capsys.readouterr().out
+
+
+def test_smoke_asks_for_no_data_of_a_trial(monkeypatch, capsys):
+    monkeypatch.setenv("JLEBM_MODE", "smoke")
+    monkeypatch.setattr(modes, "SMOKE_IMAGES", 5)
+    trained = tiny()
+    assert modes.aggregated_posterior(trained, 30, rng=0).shape == (5, 5)
+    assert "glyphs stand in for Fashion-MNIST" in capsys.readouterr().out
+    assert modes.test_codes(trained)[0].shape == (5, 5)
+    assert len(modes.real_images("glyphs")) == 5 and not capsys.readouterr().out
+
+
+def test_trials_that_do_not_exist_or_do_not_come_along_are_one_sentence(monkeypatch):
+    monkeypatch.setenv("JLEBM_MODE", "load")
+    with pytest.raises(UsageError, match="clouds has no trial 'sky': choose one of joint-ebm"):
+        modes.obtain_trial("clouds", "sky")
+    monkeypatch.setattr(modes.run, "published", lambda name: [])
+    with pytest.raises(UsageError, match="joint-ebm of clouds does not come along: train it"):
+        modes.obtain_trial("clouds", "joint-ebm")

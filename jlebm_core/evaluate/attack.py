@@ -15,6 +15,7 @@ from ..data import to_uint8
 from ..errors import UsageError
 from ..gaussians import DiagonalGaussian
 from ..inference import LadderEncoder
+from .probes import check_some
 
 RATES = {"linf": 10, "l2": 100}  # norm -> radius over Adam's step a pixel
 
@@ -100,7 +101,8 @@ def label_rates(
 ) -> list[float]:
     """How often the reconstruction of x takes each of ``labels``, (B,) each: own, target's, ..
 
-    ``classify``: uint8 images (B, C, H, W) -> labels (B,).
+    ``classify``: uint8 images (B, C, H, W) -> labels (B,). Raises UsageError for no images.
     """
+    check_some("images", len(x))
     found = classify(to_uint8(system.decode(system.encode(x))))
     return [(found == y).double().mean().item() for y in labels]

@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..precision import resolve_precision
 
 CLASSES = 10
+LEAST_SIDE = 4
 
 
 class Recipe(NamedTuple):
@@ -49,7 +50,8 @@ class Classifier(nn.Module):
     """Five convolutions, a feature layer of ``dim`` units, a linear layer to 10 logits.
 
     ``shape`` = (C, H, W) of the uint8 images. The features are taken after batch norm and ReLU, so
-    they are >= 0 and no unit dominates a distance by its scale alone.
+    they are >= 0 and no unit dominates a distance by its scale alone. Raises UsageError for images
+    below 4x4, of which nothing is left to pool.
     """
 
     def __init__(
@@ -59,6 +61,11 @@ class Classifier(nn.Module):
         dim: int = 64,
     ) -> None:
         super().__init__()
+        if min(shape[1:]) < LEAST_SIDE:
+            raise UsageError(
+                f"a classifier pools images twice and takes none below {LEAST_SIDE}x{LEAST_SIDE}, "
+                f"but these are {shape[1]}x{shape[2]}: enlarge them."
+            )
         a, b, c = channels
         self.shape, self.channels, self.dim = tuple(shape), tuple(channels), dim
         self.trunk = nn.Sequential(
@@ -135,8 +142,14 @@ def fit_classifier(
     ``epochs`` overrides those of the recipe. AdamW under a one-cycle rate, precision "auto" (see
     ``resolve_precision``), random augmentation. The weights are rounded to float16 before the
     accuracy is taken, so that it is the accuracy of the stored file.
-    Raises UsageError if labels are missing or are not 0..9.
+    Raises UsageError if labels are missing or are not 0..9, or if there are fewer than two images
+    to learn from or none to test.
     """
+    if len(train) < 2 or not len(test):
+        raise UsageError(
+            f"a classifier learns from two images or more and is tested on one or more, but "
+            f"{train.name} has {len(train)} and {len(test)}: give more images."
+        )
     for part in (train, test):
         if part.labels is None or not 0 <= part.labels.min() <= part.labels.max() < CLASSES:
             raise UsageError(

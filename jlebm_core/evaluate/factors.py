@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .probes import bounds, check_dims
+from .probes import bounds, check_dims, check_some, standardised
 
 VALUES = 10  # of a continuous factor
 BINS = 20  # of a unit
@@ -69,10 +69,9 @@ def layer_information(
     for z, v in ((train_z, train_v), (test_z, test_v)):
         if any(len(values) != len(z) for values in v.values()):
             raise UsageError(f"every factor needs one value for each of the {len(z)} codes.")
+    train_z, test_z = standardised(train_z, test_z)
     train_y, test_y = (torch.stack([v[k] for k in test_v], 1) for v in (train_v, test_v))
     values = int(max(train_y.max(), test_y.max())) + 1
-    mean, scale = train_z.mean(0), train_z.std(0).clamp_min(1e-8)
-    train_z, test_z = (train_z - mean) / scale, (test_z - mean) / scale
     found = []
     for start, stop in bounds(dims):
         net = _fit(train_z[:, start:stop], train_y, values, seed)
@@ -116,8 +115,10 @@ def unit_information(z: Tensor, factors: Factors) -> Tensor:
     """I(z_j; v) of single units cut into ``BINS`` equally frequent values, in nats.
 
     From the shares of the joint table, which for N codes lie above the truth by about
-    (BINS - 1)(values - 1) / 2N. Shapes: z (N, D), factors (N,) -> (D, factors).
+    (BINS - 1)(values - 1) / 2N. Shapes: z (N, D), factors (N,) -> (D, factors). Raises UsageError
+    for no codes.
     """
+    check_some("codes", len(z))
     bins = [_cut(unit, unit, BINS) for unit in z.unbind(1)]
     rows = []
     for v in factors.values():
@@ -137,14 +138,26 @@ def gaps(shares: Tensor) -> Tensor:
 
 def mig(information: Tensor, entropies: Tensor) -> float:
     r"""Mutual information gap: mean over factors of (I_1st - I_2nd) / H(v), over the units that
-    hold most. Shapes: (units, factors), (factors,)."""
-    return gaps((information / entropies).T).mean().item()
+    hold most. Shapes: (units, factors), (factors,). Factors of one value only, H(v) = 0, are left
+    out; 0 without any other."""
+    return _mean(gaps(_shares(information, entropies).T))
+
+
+def _shares(information: Tensor, entropies: Tensor) -> Tensor:
+    """I(z_j; v) / H(v) of the factors that vary."""
+    varies = entropies > 0
+    return information[:, varies] / entropies[varies]
+
+
+def _mean(values: Tensor) -> float:
+    return values.mean().item() if len(values) else 0.0
 
 
 def mig_sup(information: Tensor, entropies: Tensor, active: Tensor) -> float:
     """Mean over active units of the gap between the two factors they hold most of, as shares of
     H(v); 0 without any. Shapes: (units, factors), (factors,), bool (units,)."""
-    return gaps((information / entropies)[active]).mean().item() if active.any() else 0.0
+    shares = _shares(information, entropies)
+    return _mean(gaps(shares[active])) if shares.shape[1] else 0.0
 
 
 def measure(
@@ -159,6 +172,7 @@ def measure(
 ) -> list[dict]:
     """All figures of this file as records: draws from q(z | x) of training and test images, their
     factors, and the posterior ``means`` of the test images, which say what units are active."""
+    check_some("codes", len(train_z), len(test_z))
     device = test_z.device
     train_v = {k: v.to(device) for k, v in discrete(train_factors, train_factors).items()}
     test_v = {k: v.to(device) for k, v in discrete(test_factors, train_factors).items()}
@@ -166,7 +180,7 @@ def measure(
     both = {k: torch.cat([train_v[k], test_v[k]]) for k in test_v}
     information = unit_information(torch.cat([train_z, test_z]), both)
     entropies = information.new_tensor([entropy(v) for v in both.values()])
-    active = means.var(0) > ACTIVE
+    active = means.var(0, correction=min(1, len(means) - 1)) > ACTIVE
     images = len(train_z) + len(test_z)
     how = {"estimate": "classifier bound", "fitted_on": len(train_z), "images": len(test_z)}
     return [

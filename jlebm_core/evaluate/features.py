@@ -101,6 +101,8 @@ class Extractor:
             with torch.no_grad():  # not around the drawing: Langevin chains take gradients
                 for part in block.split(self.batch):
                     taken.append(self.net(self.widened(part.to(self.device))))
+        if not sum(len(values) for values, *_ in taken):
+            raise UsageError("there are no images to take features of: give one or more.")
         values, *logits = (torch.cat(parts).cpu() for parts in zip(*taken, strict=True))
         return Features(self, values, *(logits or [None]))
 

@@ -86,7 +86,11 @@ def compare(
 
 
 def frechet_distance(a: Features | Moments, b: Features | Moments) -> float:
-    """FID of two sets of features."""
+    """FID of two sets of features. Raises UsageError for fewer than two of either, which have no
+    covariance; ``compare`` asks for more of them than there are features."""
+    for side in (a, b):
+        if isinstance(side, Features):
+            _check_enough("FID", len(side), 2)
     fidelity = torch_fidelity()
     found = fidelity.metric_fid.fid_statistics_to_metric(a.statistics, b.statistics, False)
     return found[fidelity.KEY_METRIC_FID]
@@ -95,7 +99,12 @@ def frechet_distance(a: Features | Moments, b: Features | Moments) -> float:
 def kernel_distance(
     a: Features, b: Features, *, subset_size: int, seed: int
 ) -> tuple[float, float]:
-    """KID of two sets of features: mean and standard deviation over 100 pairs of subsets."""
+    """KID of two sets of features: mean and standard deviation over 100 pairs of subsets.
+
+    Raises UsageError for subsets of fewer than two, or of more than there are.
+    """
+    _check_enough("a subset of KID", subset_size, 2)
+    _check_enough("KID", min(len(a), len(b)), subset_size)
     fidelity = torch_fidelity()
     found = fidelity.metric_kid.kid_features_to_metric(
         a.values,
@@ -109,7 +118,11 @@ def kernel_distance(
 
 
 def inception_score(logits: Tensor, *, seed: int) -> tuple[float, float]:
-    """Inception score of logits (N, k): mean and standard deviation over 10 parts."""
+    """Inception score of logits (N, k): mean and standard deviation over 10 parts.
+
+    Raises UsageError for fewer than one a part.
+    """
+    _check_enough("the inception score", len(logits), IS_SPLITS)
     fidelity = torch_fidelity()
     found = fidelity.metric_isc.isc_features_to_metric(logits, IS_SPLITS, rng_seed=seed)
     return found[fidelity.KEY_METRIC_ISC_MEAN], found[fidelity.KEY_METRIC_ISC_STD]
@@ -136,13 +149,23 @@ def check_counts(n: int, m: int, extractor: Extractor, kid_subset_size: int) -> 
         )
 
 
+def _check_enough(what: str, count: int, least: int) -> None:
+    if count < least:
+        raise UsageError(
+            f"{least} images or more on each side are needed for {what}, and the smaller side "
+            f"has {count}: give more images."
+        )
+
+
 def precision_recall(a: Tensor, b: Tensor, *, seed: int) -> dict:
     """Precision and recall of features ``a`` (N, d) of samples against ``b`` (M, d) of real images.
 
-    Both depend on the numbers of points, so equal numbers are drawn: min(N, M, 10,000).
+    Both depend on the numbers of points, so equal numbers are drawn: min(N, M, 10,000). Raises
+    UsageError for fewer than the ball needs.
     """
     fidelity = torch_fidelity()
     count = min(len(a), len(b), PRC_IMAGES)
+    _check_enough("precision and recall", count, PRC_NEIGHBOUR + 1)
     rng = torch.Generator().manual_seed(seed)
     a, b = (x[torch.randperm(len(x), generator=rng)[:count].sort().values] for x in (a, b))
     found = fidelity.metric_prc.prc_features_to_metric(
@@ -194,6 +217,8 @@ def fid_curve(
     pool, dim = len(samples), samples.values.shape[1]
     if sizes is None:
         sizes = np.linspace(max(pool / 10, dim + 1), pool, 15).astype(int).tolist()
+    if repeats < 1:
+        raise UsageError(f"a curve of {repeats} repeats has no points: take one or more.")
     if len(set(sizes)) < 2 or not dim < min(sizes) <= max(sizes) <= pool:
         raise UsageError(
             f"a curve over N needs at least two sizes between {dim + 1} (one more than there are "

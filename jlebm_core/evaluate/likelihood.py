@@ -22,7 +22,8 @@ from torch.nn.utils import parametrize
 
 from ..errors import UsageError
 from ..gaussians import standard_normal_log_prob
-from ..priors import StandardNormal
+from ..priors import StandardNormal, check_density
+from ..randomness import source
 
 SIZES = (0.8, 0.4, 0.2, 0.1)  # b of the steps made at each t: far ones first, where they pass
 BLOCK = 500  # images decoded at a time
@@ -50,28 +51,30 @@ def log_mean_exp(log_w: Tensor) -> Estimate:
     Raises UsageError for fewer than two weights.
     """
     n, log_w = len(log_w), log_w.double()
-    if n < 2:
-        raise UsageError(f"an error needs at least two weights, and there is {n}: draw more.")
+    check_count("weights", n, least=2)
     ess = 1 / log_w.softmax(0).square().sum().item()
     variance = max(0.0, 1 / ess - 1 / n) * n / (n - 1)
     return Estimate(log_w.logsumexp(0).item() - log(n), variance**0.5, ess)
 
 
 def mean(values: Tensor) -> Estimate:
-    """The mean of values (n,), with its standard error."""
+    """The mean of values (n,), with its standard error. UsageError for fewer than two."""
+    check_count("values", len(values), least=2)
     values = values.double()
     return Estimate(values.mean().item(), values.std().item() / len(values) ** 0.5, len(values))
 
 
 @torch.no_grad()
 def importance(
-    prior: StandardNormal, n: int, *, rng: torch.Generator | None = None, block: int = 20_000
+    prior: StandardNormal, n: int, *, rng: torch.Generator | int | None = None, block: int = 20_000
 ) -> Estimate:
     """log Z = log E_{p_0}[exp f] from ``n`` draws of N(0, I). Raises UsageError for another p_0.
 
     On average too low. An ``ess`` of a few means that a few draws decided: do not trust it.
     """
     check_base(prior)
+    check_count("draws", n, least=2)
+    rng = source(rng, prior.here.device)
     sizes = [min(block, n - i) for i in range(0, n, block)]
     return log_mean_exp(torch.cat([prior.f(prior.base_sample(m, rng=rng)) for m in sizes]))
 
@@ -84,14 +87,14 @@ def crank_nicolson(
     t: float = 1.0,
     steps: int = 1,
     sizes: Sequence[float] = SIZES,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
 ) -> tuple[Tensor, Tensor, float]:
     """``steps`` rounds of Metropolis-adjusted steps that leave exp(t f) N(0, I) invariant.
 
     A round makes one step of each of ``sizes`` (b, in (0, 1]). Shapes: z (B, D), f (B, D) -> (B,).
     Returns the states, f there (B,), and the share of accepted proposals.
     """
-    value, accepted = f(z), 0.0
+    value, accepted, rng = f(z), 0.0, source(rng, z.device)
     like = {"generator": rng, "device": z.device, "dtype": z.dtype}
     for b in [*sizes] * steps:
         new = (1 - b * b) ** 0.5 * z + b * torch.randn(z.shape, **like)
@@ -109,13 +112,15 @@ def anneal(
     rungs: int = 200,
     reverse: bool = False,
     sizes: Sequence[float] = SIZES,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""AIS: log-weights (B,) and the last states (B, D) of chains over ``rungs`` equal steps of t.
 
     Forward, z are draws of N(0, I): log w = sum_k f(z_{k-1}) / rungs, z_k moved at t = k / rungs,
     and E[w] = Z. ``reverse``: z are draws of p, the same path is walked down, and E[1 / w] = 1 / Z.
     """
+    check_count("rungs", rungs)
+    rng = source(rng, z.device)
     order = tuple(reversed(sizes)) if reverse else tuple(sizes)  # the reverse of each round
     log_w = torch.zeros(len(z), dtype=torch.float64, device=z.device)
     with torch.no_grad(), parametrize.cached():
@@ -135,7 +140,7 @@ def annealed(
     *,
     rungs: int = 200,
     sizes: Sequence[float] = SIZES,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
 ) -> Bracket:
     r"""log Z between forward AIS from N(0, I) and reverse AIS from ``ends`` (n, D), draws of p.
 
@@ -145,6 +150,8 @@ def annealed(
     N(0, I).
     """
     check_base(prior)
+    check_count("ends", len(ends), least=2)
+    rng = source(rng, ends.device)
     options = {"rungs": rungs, "sizes": sizes, "rng": rng}
     forward, _ = anneal(prior.f, prior.base_sample(len(ends), rng=rng), **options)
     backward, _ = anneal(prior.f, ends, reverse=True, **options)
@@ -157,6 +164,7 @@ def kl_from_base(prior: StandardNormal, z: Tensor, log_z: Estimate) -> Estimate:
 
     The errors of both are added in squares. Where f is c-Lipschitz, KL <= c^2 / 2 (Gross 1975).
     """
+    check_density(prior)
     with torch.no_grad():
         expected = mean(prior.f(z))
     error = (expected.error**2 + log_z.error**2) ** 0.5
@@ -165,9 +173,11 @@ def kl_from_base(prior: StandardNormal, z: Tensor, log_z: Estimate) -> Estimate:
 
 def slope(prior: StandardNormal, z: Tensor) -> Tensor:
     """The norm of grad f(z), without p_0: KL(p || p_0) <= E_p[slope^2] / 2. (n, D) -> (n,)."""
+    check_density(prior)
     z = z.detach().requires_grad_(True)
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(prior.f(z).sum(), z)
+        f = prior.f(z) + 0 * z.sum(1)  # an f = 0 knows nothing of z
+        (gradient,) = torch.autograd.grad(f.sum(), z)
     return gradient.norm(dim=1)
 
 
@@ -178,7 +188,7 @@ def importance_weighted(
     log_z: float,
     *,
     samples: int = 100,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
 ) -> Tensor:
     r"""The importance-weighted bound on log p(x), x in [-1, 1]: (B, C, H, W) -> (B,), in nats.
 
@@ -188,7 +198,9 @@ def importance_weighted(
     small a ``log_z`` makes the figure too large by as much. Raises UsageError if q(z | x) is a
     Langevin chain or a point, which have no density to divide by.
     """
-    bounds = []
+    check_density(system.prior)
+    check_count("samples", samples)
+    bounds, rng = [], source(rng, x.device)
     for image in x:
         weights = []
         for first in range(0, samples, BLOCK):
@@ -202,11 +214,20 @@ def importance_weighted(
             log_joint = system.generator.log_lik(rows, z) + system.prior.log_prob(z)
             weights.append((log_joint - q.log_prob(z)).double())
         bounds.append(torch.cat(weights).logsumexp(0) - log(samples) - log_z)
-    return torch.stack(bounds)
+    return torch.stack(bounds) if bounds else x.new_empty(0, dtype=torch.float64)
+
+
+def check_count(name: str, count: int, *, least: int = 1) -> None:
+    """Raise UsageError unless there are enough for an estimate, or for its error: two at least."""
+    if count < least:
+        one = f"an estimate needs at least one {name.removesuffix('s')}"
+        what = f"an error needs at least two {name}" if least > 1 else one
+        raise UsageError(f"{what}, and got {count}: take more.")
 
 
 def check_base(prior: StandardNormal) -> None:
-    """Raise UsageError unless the base of ``prior`` is N(0, I), as the estimators here take it."""
+    """Raise UsageError unless ``prior`` is exp(f) N(0, I) / Z, as the estimators here take it."""
+    check_density(prior)
     z = prior.start(2, rng=torch.Generator(prior.here.device).manual_seed(0))
     if prior.base_parameters() or not torch.equal(
         prior.base_log_prob(z), standard_normal_log_prob(z)

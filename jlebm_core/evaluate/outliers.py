@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from ..data import to_float
 from ..errors import UsageError
-from .likelihood import check_base
+from ..priors import check_density
+from ..randomness import source
+from .likelihood import check_base, check_count
 from .report import device_of
 
 BLOCK = 1000  # images at a time
@@ -42,6 +44,7 @@ class Parts(NamedTuple):
 def parts(system: nn.Module, x: Tensor, z: Tensor) -> Parts:
     """The terms of the score of images at codes. Shapes: x (B, C, H, W) in [-1, 1], z (B, D)."""
     prior = system.prior
+    check_density(prior)
     return Parts(system.generator.log_lik(x, z), prior.f(z), prior.base_log_prob(z))
 
 
@@ -69,7 +72,7 @@ def refine(system: nn.Module, x: Tensor, z: Tensor, *, steps: int, lr: float = 0
 
 @torch.no_grad()
 def layer_bounds(
-    system: nn.Module, x: Tensor, *, samples: int = 1, rng: torch.Generator | None = None
+    system: nn.Module, x: Tensor, *, samples: int = 1, rng: torch.Generator | int | None = None
 ) -> Tensor:
     r"""L^{>k} for k = 0, .., L - 1: bounds on log p(x) + log Z, layers 1..k drawn blindly; (L, B).
 
@@ -79,7 +82,8 @@ def layer_bounds(
     q(z | x) is a Langevin chain or a point, which have no density.
     """
     check_base(system.prior)
-    dims = system.config.dims
+    check_count("samples", samples)
+    dims, rng = system.config.dims, source(rng, x.device)
     found = torch.zeros(len(dims), len(x), dtype=torch.float64, device=x.device)
     for _ in range(samples):
         z, q = system.inference.draw(x, system.prior, system.generator, rng=rng)
@@ -104,7 +108,7 @@ def scores(
     *,
     samples: int = 0,
     steps: int = 0,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
     block: int = BLOCK,
 ) -> dict[str, Tensor]:
     r"""Outlier scores of uint8 images (N, C, H, W) by name, (N,) each, larger for an outlier.
@@ -114,6 +118,8 @@ def scores(
     below the top, "LLR>k" = L - L^{>k}, large where low layers explain what high ones do not.
     With ``steps`` of ``refine``: "log-posterior, refined" and "reconstruction, refined".
     """
+    check_density(system.prior)
+    rng = source(rng, device_of(system))
     found: dict[str, list[Tensor]] = {}
     for x in images.split(block):
         x = to_float(x.to(device_of(system)))
@@ -137,8 +143,13 @@ def calibrated(found: dict[str, Tensor], normal: dict[str, Tensor]) -> Tensor:
     """Reconstruction and prior in standard deviations of normal images, added. Shape: (N,).
 
     ``found`` and ``normal`` are ``scores`` of the images in question and of normal ones, best of
-    the training set. In nats, the term that varies more decides alone.
+    the training set. In nats, the term that varies more decides alone. Raises UsageError where
+    the normal images are fewer than two, or all score the same.
     """
+    for part in ("reconstruction", "prior"):
+        check_count("normal images", len(normal[part]), least=2)
+        if not normal[part].std() > 0:
+            raise UsageError(f"all normal images have one {part} score: give images that differ.")
     return sum(
         (found[part] - normal[part].mean()) / normal[part].std()
         for part in ("reconstruction", "prior")
@@ -149,8 +160,10 @@ def nearest(z: Tensor, codes: Tensor, *, k: int = 5, block: int = BLOCK) -> Tens
     """Distance of each code to the ``k``-th nearest of ``codes``, (N, D), (M, D) -> (N,).
 
     Among codes of training images it is an outlier score that knows where codes lie, as the prior
-    should, and asks no prior.
+    should, and asks no prior. Raises UsageError for fewer than ``k`` codes.
     """
+    if not 1 <= k <= len(codes):
+        raise UsageError(f"there is no {k}-th nearest of {len(codes)} codes: give more of them.")
     return torch.cat([torch.cdist(part, codes).kthvalue(k, 1).values for part in z.split(block)])
 
 
@@ -180,6 +193,8 @@ def _arrays(score: Tensor, outlier: Tensor) -> tuple[np.ndarray, np.ndarray]:
             f"scores {tuple(score.shape)} and marks {tuple(outlier.shape)} of {outlier.dtype} do "
             "not fit: give one score and one bool for each image."
         )
+    if score.isnan().any():
+        raise UsageError("a score is NaN, which ranks nowhere: leave its image out.")
     if outlier.all() or not outlier.any():
         raise UsageError("a ranking needs outliers and normal images: there are only one kind.")
     return outlier.cpu().numpy(), score.double().cpu().numpy()

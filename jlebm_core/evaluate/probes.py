@@ -33,6 +33,7 @@ def layer_label_change(
             f"z_fixed {tuple(z_fixed.shape)} and z_new {tuple(z_new.shape)} do not fit: expected "
             "(P, D) and (P, n, D)."
         )
+    check_some("codes", z_fixed.shape[0] * z_new.shape[1])
     labels = classify(decode(z_fixed))
     rates = []
     for start, stop in bounds(dims):
@@ -46,7 +47,11 @@ def layer_label_change(
 
 
 def label_entropy(labels: Tensor, classes: int = 10) -> float:
-    """Entropy in nats of the shares of labels (N,); log ``classes`` where all are as frequent."""
+    """Entropy in nats of the shares of labels (N,); log ``classes`` where all are as frequent.
+
+    Raises UsageError for no labels, or for negative ones.
+    """
+    check_labels(labels)
     share = labels.bincount(minlength=classes).double() / len(labels)
     return torch.special.entr(share).sum().item()
 
@@ -74,8 +79,8 @@ def latent_classifier_accuracy(
             f"labels {tuple(train_y.shape)}, {tuple(test_y.shape)} do not fit codes "
             f"{tuple(train_z.shape)}, {tuple(test_z.shape)}: expected one label for each code."
         )
-    mean, scale = train_z.mean(0), train_z.std(0).clamp_min(1e-8)
-    train_z, test_z = (train_z - mean) / scale, (test_z - mean) / scale
+    train_z, test_z = standardised(train_z, test_z)
+    check_labels(train_y, test_y)
     classes = int(max(train_y.max(), test_y.max())) + 1
     accuracies = []
     for start, stop in bounds(dims):
@@ -112,6 +117,29 @@ def bounds(dims: Sequence[int]) -> list[tuple[int, int]]:
     return [(sum(dims[:i]), sum(dims[: i + 1])) for i in range(len(dims))]
 
 
+def standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes (N, D), (M, D) less the mean of ``train``, over its standard deviation; that of one
+    code, or of equal ones, is left out. Raises UsageError where there are none of either."""
+    check_some("codes", len(train), len(test))
+    mean, scale = train.mean(0), torch.ones(())
+    if len(train) > 1:
+        scale = train.std(0).clamp_min(1e-8)
+    return (train - mean) / scale, (test - mean) / scale
+
+
+def check_some(name: str, *counts: int) -> None:
+    """Raise UsageError where a count is 0."""
+    if not all(counts):
+        raise UsageError(f"there are no {name} to measure: give one or more.")
+
+
+def check_labels(*labels: Tensor) -> None:
+    """Raise UsageError unless there are labels, and none is negative."""
+    check_some("labels", *map(len, labels))
+    if lowest := min(0, *(int(y.min()) for y in labels)):
+        raise UsageError(f"a label is {lowest}: classes are numbered from 0 on.")
+
+
 def check_dims(dims: Sequence[int], *codes: Tensor) -> None:
     """Raise UsageError unless every tensor of codes has sum(dims) coordinates."""
     for z in codes:
@@ -127,9 +155,12 @@ def told_apart(a: Tensor, b: Tensor, dims: Sequence[int], *, seed: int = 0) -> l
 
     The test accuracy of a classifier that was fitted to the first half of both: 0.5 for samples of
     one law; accuracy A proves a total variation distance of at least 2 A - 1. ``dims`` = (D,)
-    looks at all coordinates together. Raises UsageError if the shapes do not fit.
+    looks at all coordinates together. Raises UsageError if the shapes do not fit, or for fewer than
+    two codes of either.
     """
     half = min(len(a), len(b)) // 2
+    if not half:
+        raise UsageError("two samples are told apart by two codes or more of each: draw more.")
     y = torch.arange(2, device=a.device).repeat_interleave(half)
     first = torch.cat([a[:half], b[:half]])
     second = torch.cat([a[half : 2 * half], b[half : 2 * half]])

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..data import ImageSet, to_float, to_uint8
 from ..feed import keep_freed_memory
 from ..priors import StandardNormal, sample_layer
+from ..randomness import source
 from ..systems import System
 from . import factors, fid, probes
 from .classifier import Classifier, available, load_classifier
@@ -21,15 +22,16 @@ READ = 8000  # training images whose codes teach a net to read factors off a lay
 
 
 def sample_blocks(
-    system: System, n: int, *, steps: int | None = None, rng: torch.Generator | None = None
+    system: System, n: int, *, steps: int | None = None, rng: torch.Generator | int | None = None
 ) -> Iterator[Tensor]:
     """``n`` samples as uint8 images, each block drawn when it is asked for. (B, C, H, W) each."""
-    for i in range(0, n, BLOCK):
+    rng = source(rng, device_of(system))
+    for i in range(0, max(n, 1), BLOCK):  # none are one empty block, which has a shape
         yield to_uint8(system.sample(min(BLOCK, n - i), steps=steps, rng=rng))
 
 
 def sample_uint8(
-    system: System, n: int, *, steps: int | None = None, rng: torch.Generator | None = None
+    system: System, n: int, *, steps: int | None = None, rng: torch.Generator | int | None = None
 ) -> Tensor:
     """``n`` samples as uint8 images, all at once. Shape: (n, C, H, W)."""
     return torch.cat([*sample_blocks(system, n, steps=steps, rng=rng)])
@@ -41,16 +43,21 @@ def device_of(system: System) -> torch.device:
 
 
 def encode_all(
-    system: System, images: Tensor, *, noise: bool = False, rng: torch.Generator | None = None
+    system: System, images: Tensor, *, noise: bool = False, rng: torch.Generator | int | None = None
 ) -> Tensor:
     """Codes of uint8 images, in blocks (``noise`` as for ``encode``). (N, C, H, W) -> (N, D)."""
     here = device_of(system)
+    rng = source(rng, here)
     blocks = (to_float(x.to(here)) for x in images.split(BLOCK))
     return torch.cat([system.encode(x, noise=noise, rng=rng) for x in blocks])
 
 
 def reconstruction_mse(system: System, images: Tensor, z: Tensor) -> float:
-    """Mean squared error a pixel between images, scaled to [-1, 1], and decoded codes z."""
+    """Mean squared error a pixel between images, scaled to [-1, 1], and decoded codes z.
+
+    Raises UsageError where there are none.
+    """
+    probes.check_some("images", len(images))
     errors = [
         (system.decode(codes) - to_float(x.to(z.device))).square().flatten(1).mean(1)
         for x, codes in zip(images.split(BLOCK), z.split(BLOCK), strict=True)
@@ -64,7 +71,7 @@ def label_change(
     *,
     reading: str = "marginal",
     dims: tuple[int, ...] | None = None,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | int | None = None,
 ) -> list[float]:
     """Per layer, bottom first: how often new codes of that layer alone change the label.
 
@@ -73,7 +80,7 @@ def label_change(
     chains on that layer with the others held where they are. ``dims`` groups the coordinates
     otherwise than by layers, e.g. (1, .., 1) by units; of marginals alone.
     """
-    prior = system.prior
+    prior, rng = system.prior, source(rng, device_of(system))
     z = prior.sample(PANELS * (DRAWS + 1), rng=rng)
     fixed, new = z[:PANELS], z[PANELS:].view(PANELS, DRAWS, -1)
     if reading == "conditional":
@@ -87,10 +94,12 @@ def label_change(
     )
 
 
-def given_others(prior: StandardNormal, z: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+def given_others(
+    prior: StandardNormal, z: Tensor, *, rng: torch.Generator | int | None = None
+) -> Tensor:
     """Every layer of z drawn anew from its conditional given the others as they were: no sample of
     the joint prior, but one chain a layer. Shapes: (B, D) -> (B, D)."""
-    dims = prior.dims
+    dims, rng = prior.dims, source(rng, z.device)
     anew = [sample_layer(prior, z, i, rng=rng).split(dims, 1)[i - 1] for i, _ in enumerate(dims, 1)]
     return torch.cat(anew, 1)
 
@@ -112,10 +121,15 @@ def by_langevin(
 
 
 def by_resampling(
-    system: System, samples: int, reference: Features, *, rng: torch.Generator, seed: int
+    system: System,
+    samples: int,
+    reference: Features,
+    *,
+    rng: torch.Generator | int | None,
+    seed: int,
 ) -> list[dict]:
     """FID and its kin of samples by importance resampling, and its effective sample size."""
-    sizes = []
+    sizes, rng = [], source(rng, device_of(system))
 
     def blocks() -> Iterator[Tensor]:
         for start in range(0, samples, BLOCK):
@@ -138,13 +152,14 @@ def factor_records(
     test: ImageSet,
     z_test: Tensor,
     *,
-    rng: torch.Generator,
+    rng: torch.Generator | int | None,
     seed: int,
 ) -> list[dict]:
     """Layers x factors, MIG and MIG-sup (``factors.measure``) of data whose factors are known.
 
     ``z_test`` are the codes of the test images: means of q(z | x), or draws where q is a chain.
     """
+    rng = source(rng, device_of(system))
     drawn = encode_all(system, train.images[:READ], noise=True, rng=rng)
     amortised = system.inference.amortised
     return factors.measure(

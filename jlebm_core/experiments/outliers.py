@@ -144,6 +144,7 @@ def kept(
     found = all_scores(system, images, normal)
     order = found["log-posterior"].argsort().cpu()
     rows = [order[outlier[order] == kind] for kind in (False, True)]
+    shown = min(shown, *map(len, rows))
     ends = [end for row in rows for end in (row[:shown], row[-shown:].flip(0))]
     extremes = torch.stack([images[end] for end in ends])
     small = {name: score.half() for name, score in found.items()}
