@@ -68,7 +68,13 @@ def test_one_image_and_a_batch_of_one(name):
         if norm:
             says(ONE_BATCH, trained, name, **few)
         if name == "rae" and "n" in few:
-            says("a mixture of 2 parts is fitted to 2 images or more", trained, name, 1, norm=False)
+            says(
+                "a mixture of 2 components cannot be fitted to 1 images",
+                trained,
+                name,
+                1,
+                norm=False,
+            )
             continue
         t = trained(name, **few, norm=False)
         assert all(np.isfinite(values).all() for values in t.log.values())
@@ -119,7 +125,7 @@ def test_as_little_as_can_be_is_trained_and_sampled(name, least):
 
 def test_what_is_too_little_to_train_on_is_refused_before_the_work():
     says("there are no images to train on", trained, "vae", 0)
-    says("a mixture of 5 parts is fitted to 5 images or more, not to 4", trained, "rae", 4,
+    says("a mixture of 5 components cannot be fitted to 4 images", trained, "rae", 4,
          components=5)  # fmt: skip
     says("2 ratios .* need a step each, and there are 1", trained, "multi-ncp", steps=1, ratios=2)
     says("3 ratios .* need a step each", trained, "ncp-vae", fit_steps=2, ratios=3)
@@ -214,7 +220,11 @@ def written(folder, n, side=32):
     [
         (1, ["vae"], ONE_BATCH),
         (24, ["joint-ebm", "--set", "batch=1"], ONE_BATCH),
-        (5, ["rae", "--set", "components=8"], "mixture of 8 parts is fitted to 8 images or more"),
+        (
+            5,
+            ["rae", "--set", "components=8"],
+            "mixture of 8 components cannot be fitted to 5 images",
+        ),
         (12, ["multi-ncp", "--set", "ratios=3", "steps=2"], "3 ratios .* need a step each"),
     ],
 )
