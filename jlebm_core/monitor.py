@@ -21,8 +21,8 @@ def check_sizes(system: nn.Module, images: int) -> None:
     check_batch(system, min(c.batch, images), training=True)
     if objective.fit and images < max(2, c.components):
         raise UsageError(
-            f"a mixture of {c.components} components cannot be fitted to {images} images: give more "
-            "images, or fewer components."
+            f"a mixture of {c.components} components cannot be fitted to {images} images: give "
+            "more images, or fewer components."
         )
     if hasattr(system.prior, "logit") and 0 < steps < c.ratios:
         raise UsageError(
