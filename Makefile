@@ -14,12 +14,14 @@ SITE := $(BIN)/python book/tools/make_site.py
 PAGES := _build/html
 
 # One thread for each process: several chapters at once are faster so than one with many threads.
+# Where a program asks for more, they sleep while they wait for each other, and do not spin.
 export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
 
 # The lowest versions that requirements.txt allows; on a newer Python, the lowest with a wheel for it.
 FLOORS := _build/floors
 
-.PHONY: help book serve test test-all floors lint unit smoke chapters strict-site pages bench clean
+.PHONY: help book serve test test-data test-all floors lint unit smoke chapters strict-site pages bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -36,6 +38,13 @@ serve: ## show the built site on http://127.0.0.1:8000 (PORT=... for another por
 # The steps of a test run one after the other, cheapest first; the first that fails ends it.
 test: lint unit smoke strict-site pages ## lint, unit tests, every chapter, the site, its pages in a browser
 	@echo "All checks passed."
+
+# After `make test`, on a machine that has data: the chapters that show them, and their pages.
+test-data: ## what MNIST changes: load mode with JLEBM_DATA, the site, the pages of the explorer
+	@test -n "$$JLEBM_DATA" || { echo "Say where the data lie: make test-data JLEBM_DATA=..."; exit 2; }
+	$(MAKE) strict-site
+	$(BIN)/python book/tools/check_pages.py
+	$(BIN)/python -m pytest -q -rfs -n $(JOBS) -m "pages and not slow" tests/test_explorer_pages.py
 
 test-all: test ## the same and the slow tests
 	$(BIN)/python -m pytest -q -n $(JOBS) -m slow
@@ -68,7 +77,7 @@ strict-site: chapters
 bench: $(READY) ## chains and training steps beside their peers, about 10 minutes; benchmarks/results.json
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 	$(BIN)/python -m pip install --quiet --no-deps --requirement benchmarks/requirements.txt
-	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/run.py $(BENCH)
+	env -u OMP_NUM_THREADS -u OMP_WAIT_POLICY $(BIN)/python benchmarks/run.py $(BENCH)
 
 pages: ## the built pages: links, alternative texts, and each page in headless Chromium
 	$(BIN)/python book/tools/check_pages.py

@@ -28,6 +28,9 @@ from .settings import PRECISIONS
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    # Read when PyTorch is loaded, by the commands that need it. Threads that spin while they wait
+    # for each other take the core from the very thread they wait for, where others want cores too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = parser().parse_args(argv)
     try:
         if getattr(args, "data", None):

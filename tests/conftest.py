@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import json
 import os
 import shutil
 import threading
@@ -12,7 +13,12 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
-import torch
+
+# Read when PyTorch is loaded. Tests run beside each other: see `OMP_NUM_THREADS` in the Makefile.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch  # noqa: E402
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which is soon
@@ -28,6 +34,16 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync"
 ).split()
+# What a page is waited for: a state. This ends only what hangs, on a machine however busy.
+HANGS = 20 * 60 * 1000  # ms
+SETTLE = """async () => { // two frames without work, and the quarter of a second that sliders take
+  const {slices} = document.querySelector(".jx-root").explorer;
+  const busy = () => Object.values(slices.jobs).some(Boolean);
+  do {
+    do await new Promise(requestAnimationFrame); while (busy());
+    await new Promise((done) => setTimeout(done, 300));
+  } while (busy());
+}"""
 
 
 # Rows that the explorer refuses, by their priors: codes that are no draws of exp(f) N(0, I), nor
@@ -141,6 +157,23 @@ def patience():
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
+class Browser:
+    """A Chromium whose pages are waited for until they hang."""
+
+    def __init__(self, chromium):
+        self.chromium = chromium
+
+    def new_context(self, **options):
+        context = self.chromium.new_context(**options)
+        context.set_default_timeout(HANGS)
+        return context
+
+    def new_page(self, **options):
+        page = self.chromium.new_page(**options)
+        page.set_default_timeout(HANGS)
+        return page
+
+
 @pytest.fixture(scope="session")
 def browser():
     """A headless Chromium of this machine; without one, CI fails and everybody else skips."""
@@ -152,9 +185,21 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield chromium
+        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS, timeout=HANGS)
+        yield Browser(chromium)
         chromium.close()
+
+
+@pytest.fixture(scope="session")
+def not_at_hand():
+    """Titles of the data sets without which the pages were built; what they show follows from it.
+
+    With JLEBM_DATA, MNIST must be among what they had, lest a pass with data test none.
+    """
+    found = json.loads((SITE / "_static" / "built_from.json").read_text())["not_at_hand"]
+    if os.environ.get("JLEBM_DATA"):
+        assert "MNIST" not in found, "JLEBM_DATA is set, and the pages were built without MNIST"
+    return found
 
 
 @pytest.fixture(scope="session")

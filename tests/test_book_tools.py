@@ -19,6 +19,8 @@ import check_pages  # noqa: E402
 import make_site  # noqa: E402
 import widget_pages  # noqa: E402
 
+from jlebm_core import cli  # noqa: E402
+
 CHAPTER = addresses.absolute("book/02_latent_ebm.ipynb")
 TEXT = f"# Title\n\n## What you will learn\n\nA $z$, `{{x}}` and [a page]({CHAPTER}#x).\n"
 END = "## What can go wrong\n\n## Summary\n\n## Exercises\n"
@@ -328,3 +330,44 @@ def test_weights_of_models_go_from_the_page_into_scripts(tmp_path):
         assert file.stem in file.read_text() and data in file.read_text()
     (first, _) = canvas["state"]["sources"]
     assert context["body"] == f'<script async src="{first}"></script><p>x</p>{view}'
+
+
+def test_the_site_knows_what_it_was_built_without(project):
+    book = notebook()
+    said = "MNIST is not at hand and could not be downloaded: shown from shipped data."
+    book.cells[2].source = f"print('x')\nprint({said!r})"
+    written(book, project / "book")
+    (project / "_run/load").mkdir(parents=True)
+    book.cells[2].outputs = [nbformat.v4.new_output("stream", text=f"x\n{said}\n")]
+    written(book, project / "_run/load")
+    assert make_site.not_at_hand() == ["MNIST"]
+    book.cells[2].outputs = [nbformat.v4.new_output("stream", text="x\n")]
+    written(book, project / "_run/load")
+    assert make_site.not_at_hand() == []
+
+
+def test_continuous_integration_tests_what_a_machine_without_data_has():
+    """`make test` sees no JLEBM_DATA and caches of its own; data come in a pass after it."""
+    lines = (TOOLS.parents[1] / ".ci" / "run").read_text().splitlines()
+    commands = [line for line in lines if not line.lstrip().startswith("#")]
+    (whole,) = [i for i, line in enumerate(commands) if line.endswith("make test")]
+    words = commands[whole].split()
+    assert words[:3] == ["env", "-u", "JLEBM_DATA"]
+    for name in ("HOME", "XDG_CACHE_HOME", "JLEBM_CACHE"):
+        assert any(word.startswith(f'{name}="$own') for word in words)
+    before, after = "\n".join(commands[:whole]), "\n".join(commands[whole + 1 :])
+    assert "own=$(mktemp -d)" in before and "JLEBM_DATA" not in before
+    assert "shared/data" not in before and "make test-data" in after
+
+
+def test_threads_of_chapters_and_commands_sleep_while_they_wait(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert make_site.environment("load")["OMP_WAIT_POLICY"] == "PASSIVE"
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert os.environ.pop("OMP_WAIT_POLICY") == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")  # whoever asks for something else gets it
+    assert make_site.environment("load")["OMP_WAIT_POLICY"] == "ACTIVE"
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"

@@ -122,7 +122,7 @@ def seeded(seed):
 
 
 @pytest.mark.parametrize("name", EXPLORABLE)
-def test_pixels_and_frame_time(engine, name):
+def test_pixels(engine, name):
     system = opened(engine, systems.shipped(name))
     codes = system.prior.sample(60, rng=seeded(1))
     z = slider_values(system, codes)
@@ -130,6 +130,13 @@ def test_pixels_and_frame_time(engine, name):
     truth = system.decode(codes[:6]).flatten(1).numpy()
     assert np.abs(np.round((found + 1) * 127.5) - np.round((truth + 1) * 127.5)).max() <= 2
     assert np.abs(found[0] - found[1]).max() > 0.1  # not one picture for all
+
+
+@pytest.mark.slow  # it looks at a clock
+@pytest.mark.parametrize("name", EXPLORABLE)
+def test_frame_time(engine, name):
+    system = opened(engine, systems.shipped(name))
+    z = slider_values(system, system.prior.sample(60, rng=seeded(1)))
     limit = 16 if system.config.image[0] == 1 else 33
     engine.evaluate(FRAME, z[:10].tolist())  # compiled by now
     median = min(engine.evaluate(FRAME, z.tolist()) for _ in range(3))

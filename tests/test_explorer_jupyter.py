@@ -12,6 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from conftest import HANGS, SETTLE
 
 from jlebm_core import systems
 
@@ -47,12 +48,12 @@ def lab(tmp_path):
             break
     yield found[0]
     server.terminate()
-    server.communicate(timeout=20)
+    server.communicate(timeout=HANGS / 1000)
 
 
 def test_python_and_the_page_see_one_code(browser, lab):
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
-    page.goto(f"{lab}lab/tree/x.ipynb", timeout=60_000)
+    page.goto(f"{lab}lab/tree/x.ipynb")
 
     def run(k, source=None):
         """Execute cell k, after putting ``source`` into it; its text output."""
@@ -63,37 +64,38 @@ def test_python_and_the_page_see_one_code(browser, lab):
         page.keyboard.press("Shift+Enter")
         return cell.locator(".jp-OutputArea-output").last
 
-    page.locator(".jp-CodeCell").first.wait_for(timeout=60_000)
-    page.get_by_text("(ipykernel) | Idle").wait_for(timeout=60_000)
+    page.locator(".jp-CodeCell").first.wait_for()
+    page.get_by_text("(ipykernel) | Idle").wait_for()
     run(0)
-    page.locator(".jx-picture").wait_for(timeout=60_000)
+    page.locator(".jx-picture").wait_for()
     page.locator(".jx-sliders :is(.noUi-handle, .ui-slider-handle)").first.wait_for()
 
-    page.wait_for_timeout(1500)
+    page.evaluate(SETTLE)
     page.get_by_label("z₃, 2", exact=True).focus()
     for _ in range(12):
         page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(1000)
+    page.evaluate(SETTLE)
     z = page.evaluate(STATE)
     output = run(1, "print('z', *explorer.z.tolist())")
-    output.get_by_text(re.compile("^z ")).wait_for(timeout=20_000)
+    output.get_by_text(re.compile("^z ")).wait_for()
     known = [float(v) for v in output.inner_text().split()[1:]]
     np.testing.assert_allclose(known, z, atol=1e-6)  # Python sees what the keyboard did
 
     run(2, "explorer.z = explorer.z * 0 + 0.5; print('set')").get_by_text("set").wait_for()
-    page.wait_for_timeout(1000)
-    assert page.evaluate(STATE) == [0.5] * 10  # and the page what Python did
+    page.wait_for_function(f"() => ({STATE})().every((v) => v === 0.5)")  # and the page Python's
+    page.evaluate(SETTLE)
+    assert page.evaluate(STATE) == [0.5] * 10
     system = systems.shipped("joint-ebm-mnist-s0")
     truth = ((system.decode(torch.full((1, 10), 0.5)) + 1) * 127.5).round().flatten().numpy()
     assert np.abs(np.array(page.evaluate(PIXELS)) - truth).max() <= 2
 
     page.get_by_role("tab", name="Langevin").click()
     page.get_by_role("button", name="Run", exact=True).click()
-    page.wait_for_timeout(2000)
+    page.wait_for_function("() => document.querySelector('.jx-root').explorer.active.steps >= 40")
     page.get_by_role("button", name="Pause", exact=True).click()
-    page.wait_for_timeout(1000)
+    page.evaluate(SETTLE)
     output = run(3, "print('z', *explorer.z.tolist())")
-    output.get_by_text(re.compile("^z ")).wait_for(timeout=20_000)
+    output.get_by_text(re.compile("^z ")).wait_for()
     known = [float(v) for v in output.inner_text().split()[1:]]
     np.testing.assert_allclose(known, page.evaluate(STATE), atol=1e-6)
     assert np.abs(np.subtract(known, 0.5)).max() > 0.3

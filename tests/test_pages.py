@@ -67,7 +67,7 @@ def test_page(browser, addresses, name, way, width):
 
     source = (SITE / name).read_text("utf-8")
     if "vnd.jupyter.widget-view+json" in source:
-        page.wait_for_selector(".jupyter-widgets", timeout=15_000)
+        page.wait_for_selector(".jupyter-widgets")
         assert all(page.evaluate(WIDGETS)), "a widget was not drawn"
         sliders = source.count('SliderModel"')
         drawn = page.evaluate(SLIDERS)
