@@ -92,7 +92,8 @@ def run(mode: str, jobs: int) -> int:
         copies[notebook] = shutil.copy(notebook, RUN / mode / notebook.name)
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--durations=0"]
     command += ["--nbmake", "--overwrite", f"--nbmake-timeout={CELL_SECONDS}"]
-    command += ["-n", str(min(jobs, len(stale)))]
+    if (workers := min(jobs, len(stale))) > 1:
+        command += ["-n", str(workers)]
     code = subprocess.run([*command, *copies.values()], cwd=ROOT, env=environment(mode)).returncode
     for notebook, key in stale.items():
         if ran_through(copies[notebook]):
