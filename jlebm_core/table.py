@@ -132,7 +132,8 @@ def run(
     ``measure`` are the options of ``report.evaluate``; with ``train_only`` that waits for a later
     call. Raises UsageError or OSError, before the work, for what could not come to its end.
     """
-    left, failed = [job for job in todo if job.state != "done"], []
+    now = (Job(c, s, *_state(c, s, budget)) for c, s, *_ in todo)  # images take a while to load
+    left, failed = [job for job in now if job.state != "done"], []
     check(left, train_set, budget=budget)
     if not train_only:
         report.extractor(train_set, test_set, device=device, **measure)

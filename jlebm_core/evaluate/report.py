@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data import ImageSet, to_float, to_uint8
+from ..errors import UsageError
 from ..feed import keep_freed_memory
 from ..priors import StandardNormal, sample_layer
 from ..randomness import source
@@ -182,7 +183,13 @@ def extractor(
     weights: str | Path | None = None,
 ) -> Extractor:
     """The features that ``evaluate`` takes with these options; UsageError where none fit the data,
-    or where there are too few images for them."""
+    where there are too few images for them, or labels that are none."""
+    for part in (train, test):
+        if part.labels is not None and part.labels.min() < 0:
+            raise UsageError(
+                f"labels count from 0, and {part.name} ({part.split}) has "
+                f"{int(part.labels.min())}: leave those images out, or the labels."
+            )
     extract = Extractor(
         features or train.name + SUFFIX, train.shape, weights=weights, device=device
     )
