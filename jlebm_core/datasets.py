@@ -37,11 +37,11 @@ def own_path(name: str) -> Path | None:
     path = Path(name).expanduser()
     if path.stem in NAMES and path.exists():
         raise UsageError(f"{path} has the name of a built-in data set: give it another one.")
-    if path.is_dir() or (path.suffix == ".npz" and path.is_file()):
+    if path.is_dir() or (path.suffix.lower() == ".npz" and path.is_file()):
         return path
     if path.exists():
         raise UsageError(f"{path} is neither a folder of images nor an .npz file.")
-    if path.suffix == ".npz" or path.name != name:
+    if path.suffix.lower() == ".npz" or path.name != name:
         raise UsageError(f"{path} does not exist.")
     raise UsageError(
         f"unknown data set {name!r}: use one of {', '.join(NAMES)}, or the path of a folder of "

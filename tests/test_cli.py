@@ -41,7 +41,7 @@ def test_train_leaves_a_complete_run(digits, tmp_path, capsys):
     assert result["config"]["prior_steps"] == 2 and result["log"]["step"] == [3]
     assert result["parameters"] == systems.load(run / "model").parameter_counts()
     assert set(result["versions"]) >= {"python", "jlebm-core", "torch"}
-    assert "36 images" in capsys.readouterr().out  # every tenth of 40 is the test set
+    assert "36 images" in capsys.readouterr().out  # one of every ten is for testing
     assert Image.open(run / "samples-000003.png").size == (8 * 29 + 1, 8 * 29 + 1)
 
 

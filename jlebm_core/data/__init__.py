@@ -17,7 +17,7 @@ from ..datasets import SPLITS as SPLITS
 from ..datasets import own_path
 from ..datasets import title as title
 from ..errors import UsageError
-from . import celeba, cifar, idx, own, svhn
+from . import celeba, cifar, folder, idx, own, svhn
 
 GLYPHS = {"train": (20_000, 0), "test": (4_000, 1)}  # split -> (number of images, seed)
 
@@ -72,8 +72,10 @@ def load(
 
     ``name`` is one of NAMES, or the path of a folder of images (searched recursively, in sorted
     order) or of an .npz file with the array ``images`` and maybe ``labels``. The test set of own
-    data: the subfolder test/ beside train/, the arrays images_test and labels_test, or else every
-    tenth image. Raises UsageError for whatever cannot be found, read or understood.
+    data: the subfolder test/ beside train/, the arrays images_test and labels_test, or else one of
+    every ten images of a class (a subfolder, a label; see ``own.split_of``). What is done to own
+    images is said in one line on standard error, once. Raises UsageError for whatever cannot be
+    found, read or understood.
     """
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}.")
@@ -88,5 +90,5 @@ def load(
         return ImageSet(name, split, *read(name, split, download=download, limit=limit))
     path = own_path(name)
     if path.is_dir():
-        return ImageSet(path.resolve().name, split, own.load_folder(path, split, limit))
+        return ImageSet(path.resolve().name, split, folder.load_folder(path, split, limit))
     return ImageSet(path.stem, split, *own.load_npz(path, split, limit))

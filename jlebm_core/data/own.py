@@ -1,5 +1,9 @@
-"""Data of one's own: a folder of images, or an .npz file."""
+"""Data of one's own: an .npz file; the split of images without a test set; what was done, said."""
 
+import sys
+import zlib
+from collections.abc import Hashable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -8,62 +12,47 @@ from torch import Tensor
 
 from ..errors import UsageError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-TEST_STRIDE = 10  # own data without a test set: images 9, 19, 29, .. are the test set
+STRIDE = 10  # own data without a test set: one of every ten images is the test set
+CLASSES = 2**16  # labels lie below: a net with an output for each must fit into memory
 
 
-def split_by_stride(n: int, split: str, path: Path) -> list[int]:
-    """The indices of a split where own data have no test set: every TEST_STRIDE-th is for test."""
-    if split == "test" and n < TEST_STRIDE:
-        raise UsageError(f"{path} has {n} images: a test set needs at least {TEST_STRIDE}.")
-    return [i for i in range(n) if (i % TEST_STRIDE == TEST_STRIDE - 1) == (split == "test")]
+def split_of(groups: Sequence[Hashable], split: str, path: Path) -> list[int]:
+    """The indices of a split where own data have no test set; ``groups`` names each image's class.
+
+    Of every ten images of a class one is for testing, of a class of 2 to 9 images one; images that
+    are alone in their class are taken together. Which one of the ten depends on the class and the
+    number of the ten alone: on no period of the order, and not on images added later.
+    """
+    if split == "test" and len(groups) < STRIDE:
+        raise UsageError(f"{path} has {len(groups)} images: a test set needs at least {STRIDE}.")
+    test = held_out(groups) if len(groups) >= STRIDE else set()
+    return [i for i in range(len(groups)) if (i in test) == (split == "test")]
 
 
-def load_folder(path: Path, split: str, limit: int | None) -> Tensor:
-    """The images of a folder, (N, C, H, W): C = 1 if every image there is grey, else 3."""
-    roots = [path / s for s in ("train", "test")]
-    own_test = all(root.is_dir() for root in roots)
-    files = sorted(
-        (f for root in (roots if own_test else [path]) for f in root.rglob("*") if is_image(f)),
-        key=lambda file: file.relative_to(path).parts,
-    )
-    if own_test:
-        chosen = [file for file in files if file.relative_to(path).parts[0] == split]
-    else:
-        chosen = [files[i] for i in split_by_stride(len(files), split, path)] if files else []
-    if not chosen:
-        where = path / split if own_test else path
-        raise UsageError(f"{where} holds no images: {', '.join(SUFFIXES)} are looked for.")
-    grey, first = True, None
-    for file in files:  # of both splits, so that they agree in C
-        size, mode = read_image(file)
-        first = first or size
-        if size != first:
-            a, b = ("x".join(map(str, s)) for s in (first, size))
-            raise UsageError(
-                f"images of mixed sizes: {files[0]} is {a} but {file} is {b} (width x height); "
-                "bring them all to one size."
-            )
-        if mode.startswith(("I", "F")):
-            raise UsageError(f"{file} is not an 8-bit image (mode {mode}); convert it to 8 bits.")
-        grey = grey and mode in ("1", "L", "LA")
-    pixels = np.stack([read_image(file, "L" if grey else "RGB") for file in chosen[:limit]])
-    return torch.from_numpy(pixels[:, None] if grey else pixels.transpose(0, 3, 1, 2).copy())
+def held_out(groups: Sequence[Hashable]) -> set[int]:
+    """The indices that ``split_of`` keeps for testing."""
+    members: dict[Hashable, list[int]] = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+    alone = sorted(i for rows in members.values() if len(rows) == 1 for i in rows)
+    together = {group: rows for group, rows in members.items() if len(rows) > 1}
+    test = set()
+    for group, rows in [*together.items(), *([("", alone)] if len(alone) >= STRIDE else [])]:
+        for block in range(max(1, len(rows) // STRIDE)):
+            ten = rows[block * STRIDE : (block + 1) * STRIDE]
+            test.add(ten[zlib.crc32(f"{group}-{block}".encode(errors="replace")) % len(ten)])
+    return test
 
 
-def is_image(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+def counted(n: int, one: str, many: str | None = None) -> list[str]:
+    """``["1 image"]``, ``["2 images"]``, nothing for 0; ``many`` is ``one`` with an s."""
+    return [f"{n:,} {one if n == 1 else many or one + 's'}"] if n else []
 
 
-def read_image(file: Path, mode: str | None = None) -> np.ndarray | tuple[tuple[int, int], str]:
-    """The pixels of an image file in ``mode``; without one, (size, mode) from its header alone."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert(mode)) if mode else (image.size, image.mode)
-    except Exception as error:  # Pillow's readers raise errors of many types on corrupt files
-        raise UsageError(f"{file} cannot be read as an image ({error}).") from None
+@cache
+def say(path: Path, line: str) -> None:
+    """Say once what was done to the images of ``path``, on standard error."""
+    print(line, file=sys.stderr)
 
 
 def load_npz(path: Path, split: str, limit: int | None) -> tuple[Tensor, Tensor | None]:
@@ -74,29 +63,55 @@ def load_npz(path: Path, split: str, limit: int | None) -> tuple[Tensor, Tensor 
             found = list(file)
             arrays = {key: np.asarray(file[key]) for key in wanted if key in found}
     except Exception as error:  # of zipfile, zlib, pickle and numpy
-        raise UsageError(f"{path} cannot be read as an .npz file ({error}).") from None
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path} cannot be read as an .npz file ({reason}).") from None
     if "images" not in arrays:
         raise UsageError(f"{path} has no array named images, only: {', '.join(found) or 'none'}.")
     own_test = "images_test" in arrays
-    end = "_test" if own_test and split == "test" else ""
-    splits = {}
-    for key in ("images", "images_test") if own_test else ("images",):  # both, so that they agree
-        splits[key] = channels_first(arrays[key], f"{path}, {key}")
-        if splits[key].shape[1:] != splits["images"].shape[1:]:
-            a, b = (tuple(splits[k].shape[1:]) for k in ("images", key))
+    splits, labels = {}, {}
+    for end in ("", "_test") if own_test else ("",):  # both, so that they agree
+        key = f"images{end}"
+        splits[end] = channels_first(arrays[key], f"{path}, {key}")
+        if splits[end].shape[1:] != splits[""].shape[1:]:
+            a, b = (tuple(splits[k].shape[1:]) for k in ("", end))
             raise UsageError(f"{path}: images are {a}, but images_test are {b}: bring them to one.")
-    images, labels = splits[f"images{end}"], arrays.get(f"labels{end}")
-    if labels is not None:
-        if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-            raise UsageError(
-                f"{path}, labels{end}: {labels.dtype} of shape {labels.shape}, but {len(images)} "
-                "integers are needed, one for each image."
-            )
-        labels = torch.from_numpy(labels.astype(np.int64))
+        labels[end] = classes(arrays.get(f"labels{end}"), len(splits[end]), f"{path}, labels{end}")
+    used = wanted if own_test else wanted[:2]
+    done = [f"array {key} left out" for key in found if key not in used]
+    if own_test and None not in (labels[""], labels["_test"]):
+        new = ~torch.isin(labels["_test"], labels[""])
+        lacking = counted(int(new.sum()), "test image")
+        done += [f"{n} of classes that the training images lack" for n in lacking]
+    end = "_test" if own_test and split == "test" else ""
+    images, y = splits[end], labels[end]
     if not own_test:
-        index = split_by_stride(len(images), split, path)
-        images, labels = images[index], None if labels is None else labels[index]
-    return images[:limit], None if labels is None else labels[:limit]
+        groups = [""] * len(images) if y is None else y.tolist()
+        index = split_of(groups, split, path)
+        images, y = images[index], None if y is None else y[index]
+    if done:
+        say(
+            path.absolute(),
+            f"{path.stem}: {', '.join([*counted(len(splits['']), 'image'), *done])}",
+        )
+    return images[:limit], None if y is None else y[:limit]
+
+
+def classes(labels: np.ndarray | None, n: int, where: str) -> Tensor | None:
+    """Labels as int64 (N,), 0 to K - 1 for K classes. Raises UsageError for what is none."""
+    if labels is None:
+        return None
+    if labels.shape != (n,) or labels.dtype.kind not in "iu":
+        raise UsageError(
+            f"{where}: {labels.dtype} of shape {labels.shape}, but {n} integers are needed, one "
+            "for each image."
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= CLASSES:
+        raise UsageError(
+            f"{where}: they go from {low} to {high}, but classes are numbered from 0 on (to "
+            f"{CLASSES - 1} at most): number them so, and leave images without a class out."
+        )
+    return torch.from_numpy(labels.astype(np.int64))
 
 
 def channels_first(array: np.ndarray, where: str) -> Tensor:
