@@ -11,9 +11,10 @@ import published
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from jlebm_core import systems, train
+from jlebm_core import systems
 from jlebm_core.langevin import closed_form_steps, langevin_mlp, recorded_steps
 from jlebm_core.priors import EBMPrior
+from jlebm_core.training.trainer import Trainer
 
 STEP_SIZE = 0.4
 # The authors' nets for hierarchical sampling (joint EBM prior) and those of LEBM on SVHN.
@@ -128,7 +129,7 @@ def _system(case: dict):
 def step_ours(case: dict) -> Callable[[], object]:
     """``Trainer.advance``, in the precision that the case names."""
     system, images = _system(case)
-    trainer = train.Trainer(system.train(), images, precision=case["precision"])
+    trainer = Trainer(system.train(), images, precision=case["precision"])
     return trainer.advance
 
 
@@ -139,7 +140,7 @@ def step_published(case: dict) -> Callable[[], object]:
 def step_floor(case: dict) -> Callable[[], object]:
     """Not a step: square bf16 matrix products of as many operations as all its layers have."""
     system, images = _system(case)
-    trainer = train.Trainer(system.train(), images)
+    trainer = Trainer(system.train(), images)
     with FlopCounterMode(display=False) as counter:
         trainer.advance()
     a, b = (torch.randn(SIDE, SIDE, device=case["device"]).bfloat16() for _ in range(2))
@@ -157,7 +158,7 @@ def images_ours(case: dict) -> Callable[[], object]:
     """Samples streamed into the extractor of FID, as ``jlebm evaluate`` does it."""
     from jlebm_core.evaluate.features import Extractor, Stream
     from jlebm_core.evaluate.report import sample_blocks
-    from jlebm_core.feed import keep_freed_memory
+    from jlebm_core.training.batches import keep_freed_memory
 
     keep_freed_memory()
     system = systems.shipped(SHIPPED).to(case["device"])
@@ -197,7 +198,7 @@ def _mnist(case: dict):
 
 def mnist_ours(case: dict) -> Callable[[], object]:
     system, images = _mnist(case)
-    return train.Trainer(system.train(), images, precision=case["precision"]).advance
+    return Trainer(system.train(), images, precision=case["precision"]).advance
 
 
 def mnist_published(case: dict) -> Callable[[], object]:

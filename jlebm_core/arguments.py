@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import presets, rows
-from .configs import BUDGETS, Config, known_settings
+from .configs import Config, known_settings
 from .datasets import SHAPES, own_path
 from .errors import UsageError
 from .settings import Shape
@@ -76,7 +76,7 @@ def configurer(args: argparse.Namespace) -> tuple[Callable[[str, Shape], Config]
         data = args.data or rows.preset(args.preset).data
 
         def configure(name: str, shape: Shape) -> Config:
-            return rows.preset(args.preset, **{"data": name, **BUDGETS[args.budget], **changes})
+            return rows.preset(args.preset, budget=args.budget, **{"data": name, **changes})
 
     else:
         if not args.system or not args.data:

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields
 
 from .errors import UsageError
 from .presets import PRESETS as PRESETS
-from .settings import Shape, check
+from .settings import Shape, check, check_shape
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,7 @@ class Config:
 
     def check_images(self, shape: Shape) -> None:
         """Raise UsageError unless ``shape`` (C, H, W) is that of the images the system takes."""
-        if tuple(shape) != tuple(self.image):
-            raise UsageError(
-                f"the system takes images {self.image}, but the data are {tuple(shape)}."
-            )
+        check_shape(self.image, shape)
 
     def to_json(self) -> dict:
         """The fields, as JSON types."""
@@ -181,3 +178,10 @@ BUDGETS: dict[str, dict] = {
     "smoke": {"steps": 20, "warmup": 10, "batch": 25, "fit_steps": 20},
     "paper": {},
 }
+
+
+def within(budget: str, settings: dict) -> dict:
+    """``settings`` with what ``budget`` changes: it shortens what they have, and adds nothing."""
+    defaults = {f.name: f.default for f in fields(Config)}
+    changes = BUDGETS[budget].items()
+    return settings | {k: v for k, v in changes if settings.get(k, defaults[k])}

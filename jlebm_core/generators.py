@@ -11,9 +11,9 @@ from math import e, log, pi, prod
 import torch
 from torch import Tensor, nn
 
-from .chains import GaussianChain
 from .errors import UsageError
 from .nets import Shape, activation, alike, stack
+from .priors import GaussianChain
 
 JOINS = ("concat", "add")
 ENTRY = 0.1  # share of the training during which a layer that comes later enters
@@ -22,9 +22,8 @@ ENTRY = 0.1  # share of the training during which a layer that comes later enter
 class Generator(nn.Module, ABC):
     """A mean image and a pixel's standard deviation sigma, fixed or (``learned``) a parameter."""
 
-    def __init__(self, image: Shape, sigma: float, *, learned: bool = False):
+    def __init__(self, sigma: float, *, learned: bool = False):
         super().__init__()
-        self.image = tuple(image)
         self.log_sigma = nn.Parameter(torch.tensor(log(sigma))) if learned else log(sigma)
 
     @property
@@ -36,8 +35,9 @@ class Generator(nn.Module, ABC):
     def mean(self, z: Tensor) -> Tensor:
         """h_1(z), the mean of p(x | z). Shapes: (B, D) -> (B, C, H, W) in [-1, 1]."""
 
-    def proceed(self, step: int, steps: int) -> None:
-        """Be told that training comes to ``step`` of ``steps``; most generators need not know."""
+    def progress(self, share: float) -> None:
+        """Set what depends on the share of the training that is done, in (0, 1]. A trainer calls it
+        before every step; most generators have nothing that depends on it."""
 
     def squared_error(self, x: Tensor, z: Tensor) -> Tensor:
         """SSE: (x - h_1)^2 summed over pixels, channels. Shapes: (B, C, H, W), (B, D) -> (B,)."""
@@ -45,8 +45,22 @@ class Generator(nn.Module, ABC):
 
     def log_lik(self, x: Tensor, z: Tensor) -> Tensor:
         r"""log p(x | z) = -SSE / (2 sigma^2) - n / 2 log(2 pi sigma^2), n = C H W; shape (B,)."""
-        constant = prod(self.image) * (0.5 * log(2 * pi) + self.log_sigma)
+        constant = prod(x.shape[1:]) * (0.5 * log(2 * pi) + self.log_sigma)
         return -self.squared_error(x, z) * e ** (-2 * self.log_sigma) / 2 - constant
+
+
+class GaussianGenerator(Generator):
+    """p(x | z) = N(x; net(z), sigma^2 I) with a decoder of your own: ``net`` maps codes (B, D) to
+    images (B, C, H, W) in [-1, 1]; with ``learned`` its sigma starts at ``sigma`` and is learned.
+    """
+
+    def __init__(self, net: nn.Module, sigma: float = 0.3, *, learned: bool = False):
+        super().__init__(sigma, learned=learned)
+        self.net = net
+
+    def mean(self, z: Tensor) -> Tensor:
+        """net(z). Shapes: (B, D) -> (B, C, H, W)."""
+        return self.net(z)
 
 
 class LadderGenerator(Generator):
@@ -72,7 +86,8 @@ class LadderGenerator(Generator):
         norm: bool = False,
         bias: bool = True,
     ):
-        super().__init__(image, sigma, learned=learn_sigma)
+        super().__init__(sigma, learned=learn_sigma)
+        self.image = tuple(image)
         if len(dims) != len(levels) or min(dims, default=0) < 1:
             raise UsageError(
                 f"dims {tuple(dims)} do not fit a generator of {len(levels)} levels: give one "
@@ -135,9 +150,8 @@ class GatedGenerator(LadderGenerator):
         self.enter = tuple(enter)
         self.register_buffer("gates", torch.ones(sum(dims)), persistent=False)
 
-    def proceed(self, step: int, steps: int) -> None:
-        """Open the gates as far as is due at ``step`` of ``steps`` training steps."""
-        share = step / max(1, steps)
+    def progress(self, share: float) -> None:
+        """Open the gates as far as is due when ``share`` of the training is done."""
         for gate, start in zip(self.gates.split(self.dims), self.enter, strict=True):
             gate.fill_(min(1.0, max(0.0, (share - start) / ENTRY)) if start else 1.0)
 

@@ -4,7 +4,7 @@ Every kind can ``draw(x, prior, generator)``: codes z, and the distribution q th
 from, each layer's given the layers drawn before it (None where there is no such distribution).
 """
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from math import prod
 
 import torch
@@ -13,14 +13,77 @@ from torch import Tensor, nn
 
 from .errors import UsageError
 from .gaussians import DiagonalGaussian, joined, merge
+from .generators import Generator
 from .langevin import langevin
 from .nets import Shape, stack
+from .priors import Prior
+from .priors.base import Callback
 from .randomness import source
 
 MEET = 64  # features in which a bidirectional encoder joins what comes from below and from above
 
 
-class LadderEncoder(nn.Module):
+class Inference(nn.Module, ABC):
+    """q(z | x). A subclass gives ``draw`` and says what kind of q it has."""
+
+    amortised: bool = True  # one pass of a network, no chain on the images
+    exact_kl: bool = True  # is KL(q || p_0) known, layer by layer, given the layers drawn before?
+    groups: tuple[int, ...] | None = None  # coordinates inferred together; None: those of a layer
+    table: Tensor | None  # chains that are kept from epoch to epoch, one row a training image
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", None, persistent=False)  # part of a run, not of the model
+
+    def prepare(self, n: int, prior: Prior, *, rng: torch.Generator | int | None = None) -> None:
+        """Get ready for a training on ``n`` images; only an inference that keeps chains must."""
+
+    @abstractmethod
+    def draw(
+        self,
+        x: Tensor,
+        prior: Prior,
+        generator: Generator,
+        *,
+        noise: bool = True,
+        rng: torch.Generator | int | None = None,
+        rows: Tensor | None = None,
+    ) -> tuple[Tensor, DiagonalGaussian | None]:
+        """Codes (B, D) of images x, and the distribution q that they were drawn from, each layer's
+        given the layers drawn before it; None where there is no such distribution. Without
+        ``noise`` the mean of every q_i in its turn. ``rows`` (B,): which training images they are.
+        """
+
+
+class Encoder(Inference):
+    """q(z | x) = N(mean(x), diag V(x)): a subclass gives ``posterior``."""
+
+    @abstractmethod
+    def posterior(self, x: Tensor) -> DiagonalGaussian:
+        """q(z | x) for images x. Shapes: (B, C, H, W) -> mean and log_var (B, D)."""
+
+    def draw(self, x, prior, generator, *, noise=True, rng=None, rows=None):
+        """Codes (B, D) of images and q; without ``noise`` the mean of q."""
+        q = self.posterior(x)
+        return pick(q, noise, rng), q
+
+
+class GaussianEncoder(Encoder):
+    """q(z | x) = N(mean, diag exp(log_var)) with an encoder of your own: ``net`` maps images
+    (B, C, H, W) to (mean, log variance), each (B, D), or to both joined, (B, 2 D)."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def posterior(self, x: Tensor) -> DiagonalGaussian:
+        """q(z | x). Shapes: (B, C, H, W) -> mean and log_var (B, D)."""
+        out = self.net(x)
+        mean, log_var = out.chunk(2, 1) if isinstance(out, Tensor) else out
+        return DiagonalGaussian(mean.float(), log_var.float())
+
+
+class LadderEncoder(Encoder):
     """q(z | x) = prod_i N(z_i; mu_i, diag V_i): a trunk that is read at every level.
 
     t_0 = stem(x), t_i = trunk_i(t_{i-1}); layer i is read off t_{i-1} by its own stack
@@ -28,8 +91,6 @@ class LadderEncoder(nn.Module):
     is a plain encoder. Raises UsageError where dims, trunk and ladders do not fit together.
     """
 
-    amortised = True
-    exact_kl = True  # is KL(q || p_0) known, layer by layer, given the layers drawn before?
     outputs = 2  # mean and log-variance
 
     def __init__(
@@ -76,20 +137,6 @@ class LadderEncoder(nn.Module):
             parts.append(DiagonalGaussian(*self.emit(i, self.ladders[i](t))))
         return joined(parts)
 
-    def draw(
-        self,
-        x: Tensor,
-        prior: nn.Module,
-        generator: nn.Module,
-        *,
-        noise: bool = True,
-        rng: torch.Generator | int | None = None,
-        rows: Tensor | None = None,
-    ) -> tuple[Tensor, DiagonalGaussian | None]:
-        """Codes (B, D) of images and q; without ``noise`` the mean of every q_i in its turn."""
-        q = self.posterior(x)
-        return pick(q, noise, rng), q
-
 
 def pick(q: DiagonalGaussian, noise: bool, rng: torch.Generator | int | None) -> Tensor:
     """A draw from q, or its mean. Shape: (B, D)."""
@@ -128,7 +175,7 @@ class MergedEncoder(LadderEncoder):
         return z, joined([qs[i] for i in range(len(self.dims))])
 
 
-class BidirectionalEncoder(nn.Module):
+class BidirectionalEncoder(Inference):
     r"""BIVA (NeurIPS 2019): below the top, z_i = [z_i^BU, z_i^TD], inferred in opposite directions.
 
     A stochastic path runs up: z_i^BU ~ q(. | x, z_{<i}^BU), at last z_L ~ q(. | x, z_{<L}^BU). A
@@ -137,7 +184,6 @@ class BidirectionalEncoder(nn.Module):
     Raises UsageError where a layer below the top has fewer than two dimensions.
     """
 
-    amortised = True
     exact_kl = False  # z_i^BU was drawn before the layers above it, on which p(z_i | .) depends
 
     def __init__(
@@ -199,7 +245,7 @@ def joins(dims: list[int], shapes: list[Shape]) -> nn.ModuleList:
     )
 
 
-class LangevinPosterior(nn.Module):
+class LangevinPosterior(Inference):
     r"""q(z | x): ``steps`` of Langevin dynamics of size ``step_size`` on log p(x | z) + log p(z),
     started from N(0, I) (NeurIPS 2020, eq. 10). It has no parameters.
 
@@ -212,11 +258,8 @@ class LangevinPosterior(nn.Module):
     def __init__(self, steps: int = 20, step_size: float = 0.1, *, warm: bool = False):
         super().__init__()
         self.steps, self.step_size, self.warm = steps, step_size, warm
-        self.register_buffer("table", None, persistent=False)  # part of a run, not of the model
 
-    def prepare(
-        self, n: int, prior: nn.Module, *, rng: torch.Generator | int | None = None
-    ) -> None:
+    def prepare(self, n: int, prior: Prior, *, rng: torch.Generator | int | None = None) -> None:
         """Start a table of ``n`` training images from N(0, I), if this kind keeps one."""
         if self.warm:
             self.table = prior.start(n, rng=rng)
@@ -224,12 +267,12 @@ class LangevinPosterior(nn.Module):
     def sample(
         self,
         x: Tensor,
-        prior: nn.Module,
-        generator: nn.Module,
+        prior: Prior,
+        generator: Generator,
         *,
         rng: torch.Generator | int | None = None,
         rows: Tensor | None = None,
-        callback: Callable[[int, Tensor, Tensor], None] | None = None,
+        callback: Callback | None = None,
     ) -> Tensor:
         """One posterior sample for each image; ``rows`` (B,) says which training images they are.
 

@@ -6,14 +6,13 @@
 """
 
 import os
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import checkpoints, data, experiments, glyphs, paths, results, systems, train
-from .configs import BUDGETS, Config
+from . import checkpoints, data, experiments, glyphs, paths, results, systems
+from .configs import Config, within
 from .data import ImageSet
 from .errors import UsageError
 from .evaluate.features import SUFFIX, Extractor, Features, Moments, load_reference
@@ -22,6 +21,7 @@ from .experiments import run
 from .explorer import Export, describe
 from .randomness import source
 from .systems import System
+from .training.trainer import Trainer
 
 MODES = ("smoke", "load", "train")
 SMOKE_IMAGES = 400
@@ -81,7 +81,7 @@ def obtain_trial(name: str, trial: str) -> Trained:
         return _shipped(run.weights(name, trial), found, f"{trial} of {name}")
     if mode() == "train":
         return _trained(chosen.config, experiment.images(chosen), chosen.seed, experiment.title)
-    config = replace(chosen.config, **BUDGETS["smoke"])
+    config = Config.from_json(within("smoke", chosen.config.to_json()))
     return _trained(config, glyphs_like(config.image), chosen.seed, "glyphs in its images' shape")
 
 
@@ -105,7 +105,7 @@ def _trained(config: Config, images: ImageSet, seed: int, of: str) -> Trained:
     smoke = mode() == "smoke"
     device = "cuda" if torch.cuda.is_available() and not smoke else "cpu"
     model = systems.build(config, seed=seed).to(device)
-    trainer = train.Trainer(model, images.images, seed=seed)
+    trainer = Trainer(model, images.images, seed=seed)
     trainer.run(trainer.total, log_every=10 if smoke else 50, progress=not smoke)
     found = results.record(trainer, budget="smoke" if smoke else "cpu", device=device)
     where = f"{config.system} on {of}, trained here for {trainer.step:,} steps"

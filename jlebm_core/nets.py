@@ -5,7 +5,8 @@ A stack is data, so that a configuration can be printed, compared, saved as JSON
 64 maps of 7x7, and two transposed convolutions, each of which doubles the side.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from math import prod
@@ -235,3 +236,16 @@ class SumOfEnergies(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return (self.each(z) * self.on).sum(1)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Within, ``module`` passes gradients to its inputs, but its parameters receive none."""
+    were = [(p, p.requires_grad) for p in module.parameters()]
+    for p, _ in were:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p, was in were:
+            p.requires_grad_(was)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import __version__, checkpoints, locks, paths
 from .errors import UsageError
-from .train import Trainer
+from .training.trainer import Trainer
 
 VERSIONED = ("torch", "torchvision", "torch-fidelity")
 LOG_POINTS = 100
@@ -43,7 +43,7 @@ def record(trainer: Trainer, *, budget: str, device: str) -> dict:
         "cpu_seconds": round(trainer.cpu_seconds, 1),  # of this process, all threads together
         "parameters": trainer.system.parameter_counts(),
         "log": thin(trainer.log),
-        **({"fit_log": thin(trainer.fit_log)} if trainer.fit_log else {}),
+        **({"fit_log": thin(trainer.logs[1])} if len(trainer.logs) > 1 else {}),
         "metrics": [],
     }
 

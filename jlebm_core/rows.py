@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from . import presets
-from .configs import BUDGETS, NETS, OWN, PRESETS, TRAINING, Config
+from .configs import NETS, OWN, PRESETS, TRAINING, Config, within
 from .errors import UsageError
 from .settings import Shape
 
@@ -66,8 +66,8 @@ def configure(system: str, data: str, image: Shape, *, budget: str = "cpu", **ov
     needed = ("dims", "levels") if "langevin" in kind.inference else ("dims", "levels", "ladders")
     if not nets and any(name not in overrides for name in needed):
         raise UsageError(_no_nets(data, *image[-2:]))
-    settings = {**TRAINING, **nets, **OWN.get(system, {}), **BUDGETS[budget], **overrides}
-    config = Config.from_json({**own, **settings})
+    settings = within(budget, {**TRAINING, **nets, **OWN.get(system, {})})
+    config = Config.from_json({**own, **settings, **overrides})
     return LAYOUTS.get(kind.generator, lambda c: c)(config)
 
 
@@ -83,12 +83,13 @@ def _no_nets(data: str, height: int, width: int) -> str:
     )
 
 
-def preset(name: str, **overrides) -> Config:
+def preset(name: str, *, budget: str = "cpu", **overrides) -> Config:
     """The published settings called ``name`` in ``PRESETS``, with ``overrides``."""
     if name not in PRESETS:
         raise UsageError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}.")
     system, data, settings = PRESETS[name]
-    return Config.from_json({"system": system, "data": data, **settings, **overrides})
+    settings = within(budget, {"system": system, "data": data, **settings})
+    return Config.from_json({**settings, **overrides})
 
 
 def single_layer(config: Config) -> Config:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
-from . import checkpoints, data, locks, paths, results, systems, train, viz
+from . import checkpoints, data, locks, paths, results, systems, viz
 from .configs import Config
 from .data import ImageSet
 from .errors import Diverged, Interrupted, UsageError
+from .training.trainer import Trainer, check_sizes, device_name
 
 SAMPLES = 10  # in a results file, as a PNG in base64
 PARTS = ("resume", "model", "codes")  # checkpoints in a run's folder
@@ -41,7 +42,7 @@ def train_run(
     progress: bool = True,
     start: systems.System | None = None,
     about: dict | None = None,
-    on_log: Callable[[train.Trainer], None] | None = None,
+    on_log: Callable[[Trainer], None] | None = None,
 ) -> dict:
     """Train to the end; returns the results record.
 
@@ -54,9 +55,8 @@ def train_run(
     ``Trainer.run`` does, with the record of what there is in its ``result``; Interrupted.
     """
     check_place(folder, resume=resume)
-    check_images(config, images)
     system = (start or systems.build(config, seed=seed)).to(device)
-    trainer = train.Trainer(system, images.images, seed=seed, precision=precision)
+    trainer = Trainer(system, images.images, seed=seed, precision=precision)
     with in_use(folder):
         check_place(folder, resume=resume)  # another process may have been faster
         if resume:
@@ -70,18 +70,18 @@ def train_run(
         title = data.title(config.data)
         print(f"{config.system} on {title}, {len(images):,} images {config.image}: {counts}")
 
-        def save(trainer: train.Trainer) -> None:
+        def save(trainer: Trainer) -> None:
             trainer.save(folder / "resume")
             picture = folder / f"samples-{trainer.step:06d}.png"
             save_samples(trainer.model(), picture, 64, seed=seed)
 
-        how = {"budget": budget, "device": train.device_name(device)}
+        how = {"budget": budget, "device": device_name(device)}
         how_far = {"log_every": log_every, "save_every": save_every, "progress": progress}
         try:
             trainer.run(trainer.total, on_log=on_log, on_save=save, **how_far)
             result = {**results.record(trainer, **how), **(about or {})}
             meta = {"data": config.data, "seed": seed, "steps": trainer.step}
-            systems.save(trainer.model(), folder / "model", **meta, images=trainer.images)
+            trainer.model().save(folder / "model", half=True, **meta, images=trainer.images)
             results.write(folder / "results.json", result)
         except Diverged as error:
             error.result = {**results.record(trainer, **how), **(about or {})}
@@ -127,11 +127,9 @@ def check_settings(folder: Path, config: Config, seed: int) -> None:
 
 def check_images(config: Config, images: ImageSet) -> None:
     """Raise UsageError where a run would come to its end and find too few images there."""
-    if systems.row(config.system).prior == "mixture" and len(images) < config.components:
-        raise UsageError(
-            f"a mixture of {config.components} components cannot be fitted to {len(images)} "
-            "images: give more images, or fewer components."
-        )
+    with torch.device("meta"):  # weights are not needed
+        system = systems.assemble(config)
+    check_sizes(system, system.plan(), len(images))
 
 
 def in_use(folder: Path, *, shared: bool = False) -> AbstractContextManager[bool]:
@@ -140,7 +138,7 @@ def in_use(folder: Path, *, shared: bool = False) -> AbstractContextManager[bool
     return locks.lock(folder / ".lock", shared=shared)
 
 
-def finished(folder: Path, trainer: train.Trainer) -> dict | None:
+def finished(folder: Path, trainer: Trainer) -> dict | None:
     """The record of a run in ``folder`` that ``trainer`` has nothing to add to, if there is one."""
     file = folder / "results.json"
     whole = trainer.step >= trainer.total and file.is_file()

@@ -109,3 +109,9 @@ def check(settings: dict[str, object]) -> None:
     for name, value in settings.items():
         if name in RULES and not RULES[name].holds(value):
             raise UsageError(f"{name} must be {RULES[name].says}, not {value!r}.")
+
+
+def check_shape(image: Shape, shape: Shape) -> None:
+    """Raise UsageError unless ``shape`` (C, H, W) is ``image``, that of what a system takes."""
+    if tuple(shape) != tuple(image):
+        raise UsageError(f"the system takes images {image}, but the data are {tuple(shape)}.")

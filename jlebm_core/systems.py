@@ -4,32 +4,63 @@ A new paper adds a line to ``rows.SYSTEMS`` and perhaps a part, never a subclass
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from . import checkpoints, paths
-from .chains import GaussianChain, TiltedChain
 from .configs import Config
 from .errors import UsageError
-from .fitted import MixturePrior, SecondVAE
-from .generators import BottomGenerator, GatedGenerator, LadderGenerator, NoiseGenerator
+from .generators import (
+    BottomGenerator,
+    GatedGenerator,
+    Generator,
+    LadderGenerator,
+    NoiseGenerator,
+)
 from .inference import (
     BidirectionalEncoder,
     DeterministicEncoder,
+    Inference,
     LadderEncoder,
     LangevinPosterior,
     MergedEncoder,
 )
-from .nets import channels_last, check_batch
-from .objectives import OBJECTIVES, Outcome
-from .priors import EBMPrior, RatioPrior, StandardNormal
+from .nets import Shape, channels_last, check_batch, frozen
+from .objectives import (
+    CodesELBO,
+    Contrast,
+    FitToCodes,
+    MaximumLikelihood,
+    NoiseContrast,
+    Objective,
+    Outcome,
+    PriorObjective,
+    Regularised,
+    Variational,
+)
+from .priors import (
+    EBMPrior,
+    GaussianChain,
+    MixturePrior,
+    Prior,
+    RatioPrior,
+    SecondVAE,
+    StandardNormal,
+    TiltedChain,
+)
+from .randomness import source
 from .rows import SYSTEMS as SYSTEMS  # the table itself; it needs no PyTorch
 from .rows import Row as Row
 from .rows import configure as configure
 from .rows import preset as preset
 from .rows import row as row
+from .training.stages import Training, stages
+
+PARTS = ("prior", "generator", "inference")
 
 
 def _f(c: Config) -> dict:
@@ -44,7 +75,7 @@ def _chain(c: Config, **options) -> GaussianChain:
     return GaussianChain(c.dims, c.chain_hidden, act=c.prior_act, floor=c.chain_floor, **options)
 
 
-PRIORS: dict[str, Callable[[Config], nn.Module]] = {
+PRIORS: dict[str, Callable[[Config], Prior]] = {
     "normal": lambda c: StandardNormal(c.dims),
     "ebm": lambda c: EBMPrior(c.dims, c.prior_hidden, **_f(c), **_chains(c)),
     "ratios": lambda c: RatioPrior(c.dims, c.ratios, c.prior_hidden, **_f(c), **_chains(c)),
@@ -66,7 +97,7 @@ def _generator(kind: type[LadderGenerator], c: Config, **options) -> LadderGener
     return kind(c.dims, c.image, levels, act=c.act, norm=c.norm, bias=c.bias, **options)
 
 
-GENERATORS: dict[str, Callable[[Config], nn.Module]] = {
+GENERATORS: dict[str, Callable[[Config], Generator]] = {
     "one-layer": lambda c: _generator(LadderGenerator, c),
     "ladder": lambda c: (
         _generator(GatedGenerator, c, enter=c.enter) if c.enter else _generator(LadderGenerator, c)
@@ -76,7 +107,7 @@ GENERATORS: dict[str, Callable[[Config], nn.Module]] = {
 }
 
 
-def _encoder(kind: type[nn.Module], c: Config, **options) -> nn.Module:
+def _encoder(kind: type[Inference], c: Config, **options) -> Inference:
     options |= {"stem": c.stem, "act": c.encoder_act, "norm": c.norm, "bias": c.bias}
     return kind(c.dims, c.image, c.trunk, c.ladders, **options)
 
@@ -85,7 +116,7 @@ def _langevin(c: Config, **options) -> LangevinPosterior:
     return LangevinPosterior(c.posterior_steps, c.posterior_step_size, **options)
 
 
-INFERENCES: dict[str, Callable[[Config], nn.Module]] = {
+INFERENCES: dict[str, Callable[[Config], Inference]] = {
     "amortised": lambda c: _encoder(LadderEncoder, c),
     "deterministic": lambda c: _encoder(DeterministicEncoder, c),
     "merged": lambda c: _encoder(MergedEncoder, c),
@@ -95,32 +126,137 @@ INFERENCES: dict[str, Callable[[Config], nn.Module]] = {
 }
 
 
-class System(nn.Module):
-    """A prior, a generator, an inference model and an objective, put together by a ``Config``.
+class Learning(NamedTuple):
+    """The fourth axis: the objective of the nets, that of the prior, and when the prior learns."""
 
-    Shapes: images (B, C, H, W) in [-1, 1]; codes (B, D), layers bottom-up.
+    nets: Callable[[Config], Objective]
+    prior: Callable[[Config], PriorObjective] | None = None
+    afterwards: bool = False  # the prior learns in stages of its own alone
+
+
+def _variational(c: Config) -> Objective:
+    return Variational(c.kl, c.warmup, c.free_bits)
+
+
+def _maximum_likelihood(c: Config) -> Objective:
+    return MaximumLikelihood()
+
+
+def _regularised(c: Config) -> Objective:
+    return Regularised(c.code_penalty, c.decoder_penalty)
+
+
+def _contrast(c: Config) -> PriorObjective:
+    return Contrast(c.penalty)
+
+
+def _whole_contrast(c: Config) -> PriorObjective:
+    return Contrast(c.penalty, base=True)
+
+
+def _nce(c: Config) -> PriorObjective:
+    return NoiseContrast(c.penalty)
+
+
+OBJECTIVES: dict[str, Learning] = {
+    "variational": Learning(_variational),
+    "variational + contrast": Learning(_variational, _contrast),
+    "variational + whole contrast": Learning(_variational, _whole_contrast),
+    "variational, then nce": Learning(_variational, _nce, afterwards=True),
+    "variational, then variational": Learning(_variational, lambda c: CodesELBO(), afterwards=True),
+    "maximum-likelihood": Learning(_maximum_likelihood),
+    "maximum-likelihood + contrast": Learning(_maximum_likelihood, _contrast),
+    "maximum-likelihood + whole contrast": Learning(_maximum_likelihood, _whole_contrast),
+    "maximum-likelihood + nce": Learning(_maximum_likelihood, _nce),
+    "regularised, then mixture": Learning(_regularised, lambda c: FitToCodes()),
+}
+
+
+class System(nn.Module):
+    """A prior, a generator, an inference model and an objective, put together.
+
+    Shapes: images (B, C, H, W) in [-1, 1]; codes (B, D), layers bottom-up. ``config`` is what
+    ``build`` made the parts from; a system of parts of your own has none.
+    Raises UsageError where the generator does not make images of the prior's codes.
     """
 
-    def __init__(self, config: Config):
+    def __init__(
+        self,
+        prior: Prior,
+        generator: Generator,
+        inference: Inference,
+        objective: Objective,
+        *,
+        config: Config | None = None,
+    ):
         super().__init__()
-        self.config, kind = config, row(config.system)
-        self.prior = PRIORS[kind.prior](config)
-        self.generator = GENERATORS[kind.generator](config)
-        self.inference = INFERENCES[kind.inference](config)
-        self.objective = OBJECTIVES[kind.objective]
+        self.prior, self.generator, self.inference = prior, generator, inference
+        self.objective, self.config = objective, config
+        self.image: Shape = tuple(config.image) if config else self._image_made()
+
+    def _image_made(self) -> Shape:
+        """(C, H, W) of the images that the generator makes of the prior's codes."""
+        z, training = torch.zeros(1, self.prior.dim, device=self.device), self.generator.training
+        try:
+            with torch.no_grad():
+                x = self.generator.eval().mean(z)
+        except RuntimeError as error:
+            raise UsageError(
+                f"the generator does not take codes of {self.prior.dim} dimensions: {error}"
+            ) from None
+        finally:
+            self.generator.train(training)
+        if x.dim() != 4:
+            raise UsageError(f"the generator makes {tuple(x.shape)} of one code, no image.")
+        return tuple(x.shape[1:])
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """(d_1, .., d_L), the dimensions of the layers of codes."""
+        return self.prior.dims
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parts are."""
+        return self.prior.here.device
+
+    def plan(self) -> Training:
+        """How ``config`` says that the system is trained; UsageError without one."""
+        if self.config is None:
+            raise UsageError("parts of your own have no settings: say how to train them.")
+        return training(self.config, self.prior)
+
+    def description(self) -> dict:
+        """What the system is, as JSON: its configuration, or its parts and their parameters.
+
+        A system whose parts were exchanged after ``build`` is one of parts of your own.
+        """
+        if self.config is not None:
+            with torch.device("meta"):
+                built = assemble(self.config)
+            if outline(built) == outline(self):
+                return {"config": self.config.to_json()}
+        return {"parts": outline(self)}
 
     def loss(
         self,
         x: Tensor,
         *,
-        prior_weight: float,
-        rng: torch.Generator | int | None,
+        objective: Objective | None = None,
+        weight: float | Tensor = 1.0,
+        rng: torch.Generator | int | None = None,
         rows: Tensor | None = None,
     ) -> Outcome:
-        """The objective of this row on images x, for generator and inference; ``rows`` (B,) says
-        which training images they are, for an inference that remembers them."""
+        """The objective on images x, for generator and inference. The prior's parameters get a
+        gradient only where no objective of their own teaches them.
+
+        ``weight`` is that of the prior's term; ``rows`` (B,) says which training images they are,
+        for an inference that remembers them.
+        """
         check_batch(self, len(x), training=self.training)
-        return self.objective.nets(self, x, prior_weight=prior_weight, rng=rng, rows=rows)
+        parts, rng = (self.prior, self.generator, self.inference), source(rng, x.device)
+        with frozen(self.prior) if self.prior.learns_by else nullcontext():
+            return (objective or self.objective)(x, *parts, weight=weight, rng=rng, rows=rows)
 
     def encode(
         self, x: Tensor, *, noise: bool = False, rng: torch.Generator | int | None = None
@@ -145,10 +281,51 @@ class System(nn.Module):
 
     def parameter_counts(self) -> dict[str, int]:
         """Numbers of parameters: {"prior": .., "generator": .., "inference": ..}."""
-        return {
-            name: sum(p.numel() for p in getattr(self, name).parameters())
-            for name in ("prior", "generator", "inference")
-        }
+        return {name: sum(p.numel() for p in getattr(self, name).parameters()) for name in PARTS}
+
+    def save(self, stem: str | Path, *, half: bool = False, **meta) -> None:
+        """Store weights, description and ``meta`` at ``stem``; ``half`` shrinks the matrices.
+
+        ``load`` reads a system back that was built from a configuration, ``load_weights`` one of
+        parts of your own.
+        """
+        tensors = self.state_dict()
+        tensors = checkpoints.halved(tensors) if half else tensors
+        checkpoints.save(stem, tensors, {**self.description(), **meta})
+
+
+def outline(system: System) -> dict:
+    """Class names of the parts and shapes of their tensors, as JSON."""
+    kinds = {name: type(getattr(system, name)).__qualname__ for name in PARTS}
+    return kinds | {"shapes": {k: list(v.shape) for k, v in system.state_dict().items()}}
+
+
+def assemble(config: Config) -> System:
+    """The system that ``config`` describes, its weights as PyTorch initialises them."""
+    kind = row(config.system)
+    return System(
+        PRIORS[kind.prior](config),
+        GENERATORS[kind.generator](config),
+        INFERENCES[kind.inference](config),
+        OBJECTIVES[kind.objective].nets(config),
+        config=config,
+    )
+
+
+def training(config: Config, prior: Prior) -> Training:
+    """The stages and numbers that ``config`` trains with: generator and inference for ``steps``,
+    the prior with them unless it learns afterwards, then the prior alone for ``fit_steps``."""
+    c, learning = config, OBJECTIVES[row(config.system).objective]
+    plan = stages(
+        learning.nets(c),
+        learning.prior(c) if learning.prior else None,
+        prior,
+        steps=c.steps,
+        prior_steps=c.fit_steps,
+        afterwards=learning.afterwards,
+    )
+    numbers = ("batch", "lr", "lr_prior", "lr_chain", "betas", "weight_decay", "lr_decay", "ema")
+    return Training(plan, **{k: getattr(c, k) for k in numbers})
 
 
 def build(config: Config, *, seed: int = 0) -> System:
@@ -159,17 +336,11 @@ def build(config: Config, *, seed: int = 0) -> System:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        system = System(config)
+        system = assemble(config)
         for m in system.modules():
             if isinstance(m, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.xavier_normal_(m.weight)
     return channels_last(system)
-
-
-def save(system: System, stem: str | Path, **meta) -> None:
-    """Store a system for use: weights in half precision, its configuration and ``meta``."""
-    tensors = checkpoints.halved(system.state_dict())
-    checkpoints.save(stem, tensors, {"config": system.config.to_json(), **meta})
 
 
 def shipped_names() -> list[str]:
@@ -194,9 +365,26 @@ def load(stem: str | Path) -> System:
     Raises UsageError if it is missing, damaged, or does not fit its own configuration.
     """
     tensors, meta = checkpoints.load(stem)
-    system = System(Config.from_json(meta.get("config", {})))
+    if "parts" in meta:
+        raise UsageError(
+            f"{stem} holds the weights of parts of your own: put the system together as it was "
+            "and give it to load_weights(system, stem)."
+        )
+    system = assemble(Config.from_json(meta.get("config", {})))
+    _copy(system, tensors, stem, "its own configuration")
+    return channels_last(system).eval()
+
+
+def load_weights(system: System, stem: str | Path) -> System:
+    """Copy the weights saved at ``stem`` into a system of the same parts; returns it, in
+    evaluation mode. Raises UsageError if they are missing, damaged, or do not fit the parts."""
+    _copy(system, checkpoints.load(stem)[0], stem, "this system")
+    return system.eval()
+
+
+def _copy(system: System, tensors: dict[str, Tensor], stem: str | Path, what: str) -> None:
     try:
         system.load_state_dict(tensors)  # copies into float32 parameters
-    except RuntimeError:
-        raise UsageError(f"the weights of {stem} do not fit its own configuration.") from None
-    return channels_last(system).eval()
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[2].strip() or str(error)
+        raise UsageError(f"the weights of {stem} do not fit {what}: {reason}") from None

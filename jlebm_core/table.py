@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import torch
 
-from . import checkpoints, locks, papers, results, runs, systems, train
+from . import checkpoints, locks, papers, results, runs, systems
 from .configs import Config
 from .data import ImageSet
 from .errors import Diverged, UsageError
 from .evaluate import report
 from .nets import Shape
+from .training.trainer import Trainer
 
 # Rows with three seeds by default; the others have one.
 SEEDS = {name: (0, 1, 2) for name in ("vlae", "lebm", "multi-ncp", "joint-ebm")}
@@ -81,7 +82,7 @@ def _step_seconds(config: Config, device: torch.device) -> float:
     system = systems.build(config).to(device)
     count = max(config.batch, config.components)  # a mixture needs so many to be fitted
     images = torch.randint(256, (count, *config.image), dtype=torch.uint8)
-    trainer = train.Trainer(system.train(), images)
+    trainer = Trainer(system.train(), images)
     for _ in range(2):  # the first one warms up, which a long one does not need
         start = time.monotonic()
         trainer.advance()

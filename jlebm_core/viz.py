@@ -132,7 +132,7 @@ def hierarchical_samples(
     rng = source(rng, system.prior.here.device)
     z = system.prior.sample(n, steps=steps, rng=rng)
     panels, start = [], 0
-    for i, d in enumerate(system.config.dims, 1):
+    for i, d in enumerate(system.dims, 1):
         mixed = z[:1].repeat(n, 1)
         if reading == "conditional":
             mixed[1:] = sample_layer(system.prior, mixed[1:], i, steps=steps, rng=rng)
@@ -154,10 +154,10 @@ def traversal_figure(system: System, z: Tensor, values: Tensor) -> "Figure":
     """One row for each coordinate of z (D,), bottom layer first, with the value it takes."""
     _some("values", values)
     rows = torch.cat([traverse(system, z, i, values) for i in range(len(z))])
-    labels = [f"$z_{{{i},{j + 1}}}$" for i, d in enumerate(system.config.dims, 1) for j in range(d)]
+    labels = [f"$z_{{{i},{j + 1}}}$" for i, d in enumerate(system.dims, 1) for j in range(d)]
     fig, (ax,) = figure(width=8.0, height=8.0 * len(z) / len(values) + 0.5)
     draw_images(ax, rows, columns=len(values))
-    side = system.config.image[-1] + 1
+    side = system.image[-1] + 1
     ax.set_yticks([side * (i + 0.5) for i in range(len(z))], labels)
     ax.set_xticks([side * (i + 0.5) for i in range(len(values))], [f"{v:.1f}" for v in values])
     return fig
@@ -172,7 +172,7 @@ def traversal_bars(system: System, z: Tensor, values: Tensor) -> "Figure":
     fig, axes = figure(2 * size, 1, width=8.0, height=(row + 0.8) * size)
     axes[0].get_gridspec().set_height_ratios([0.5, row] * size)
     reach = 1.1 * max(values.abs().max().item(), z.abs().max().item())
-    starts = [sum(system.config.dims[:i]) for i in range(len(system.config.dims))]
+    starts = [sum(system.dims[:i]) for i in range(len(system.dims))]
     layer = [max(i for i, start in enumerate(starts, 1) if start <= j) for j in range(size)]
     for i in range(size):
         bars, images = axes[2 * i], axes[2 * i + 1]

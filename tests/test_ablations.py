@@ -5,10 +5,11 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from jlebm_core import papers, systems, train
+from jlebm_core import papers, systems
 from jlebm_core.data import ImageSet
 from jlebm_core.evaluate import fid, report
 from jlebm_core.experiments import ablations, frozen
+from jlebm_core.training.trainer import Trainer
 
 DEFAULT = systems.configure("joint-ebm", "mnist", (1, 28, 28))
 
@@ -80,7 +81,7 @@ def test_on_frozen_codes_only_the_prior_learns():
     assert not torch.equal(system.prior.net.net[0].weight, base.prior.net.net[0].weight)
     before = {k: v.clone() for k, v in system.state_dict().items()}
     pixels = torch.randint(256, (200, 1, 28, 28), generator=torch.Generator().manual_seed(0))
-    trainer = train.Trainer(system, pixels.to(torch.uint8), precision="float32")
+    trainer = Trainer(system, pixels.to(torch.uint8), precision="float32")
     assert trainer.total == frozen.STEPS
     trainer.run(2)
     after, nets = system.state_dict(), base.state_dict()

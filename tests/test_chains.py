@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from jlebm_core import objectives
-from jlebm_core.chains import GaussianChain, TiltedChain
-from jlebm_core.gaussians import standard_normal_log_prob
+from jlebm_core.gaussians import DiagonalGaussian, standard_normal_log_prob
+from jlebm_core.objectives import Contrast, kl_to_base
+from jlebm_core.priors import GaussianChain, TiltedChain
 from jlebm_core.settings import KL_ESTIMATES
 
 DIMS = (2, 1, 3)
@@ -100,14 +100,14 @@ def test_exact_kl_of_each_layer_averages_to_the_divergence_of_the_whole():
     chain, dense = linear_chain()
     n = 200_000
     mean, log_var = torch.randn(2, 1, sum(DIMS), generator=seeded(5), dtype=torch.float64)
-    q = objectives.DiagonalGaussian(mean.expand(n, -1), log_var.expand(n, -1))
+    q = DiagonalGaussian(mean.expand(n, -1), log_var.expand(n, -1))
     normal = MultivariateNormal(mean[0], torch.diag(log_var[0].exp()))
     exact = torch.distributions.kl_divergence(normal, dense).item()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(6)
         z = q.mean + q.std * torch.randn_like(q.mean)
     for estimate in KL_ESTIMATES:
-        kl = objectives.kl_to_base(q, z, chain.base(z), estimate).sum(1)
+        kl = kl_to_base(q, z, chain.base(z), estimate).sum(1)
         assert abs(kl.mean().item() - exact) < 5 * kl.std().item() / n**0.5
 
 
@@ -132,7 +132,7 @@ def test_the_prior_loss_has_the_gradient_of_the_split_form():
     """The released code writes it layer by layer, as energies e_1, e_2 and log p(z_1 | z_2)."""
     prior = made(TiltedChain, (2, 3), (8,), (6,))
     z_pos, z_neg = (codes(50, seed)[:, :5] for seed in (1, 2))
-    loss, _ = objectives.whole_prior_loss(prior, z_pos, z_neg)
+    loss, _ = Contrast(base=True)(prior, z_pos, z_neg)
     loss.backward()
     whole = {k: p.grad.clone() for k, p in prior.named_parameters()}
     prior.zero_grad()

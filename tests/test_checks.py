@@ -7,12 +7,13 @@ import pytest
 from test_locks import another
 from test_runs import CPU, SMALL, go, image_set, settings
 
-from jlebm_core import checkpoints, cli, data, paths, results, runs, systems, table, train
+from jlebm_core import checkpoints, cli, data, paths, results, runs, systems, table
 from jlebm_core.configs import Config
 from jlebm_core.errors import UsageError
 from jlebm_core.evaluate import classifier, features
 from jlebm_core.experiments import run as machine
 from jlebm_core.experiments.trial import Experiment, Trial
+from jlebm_core.training.trainer import Trainer
 
 
 def worked(*_, **__):
@@ -27,7 +28,7 @@ def idle(monkeypatch):
     def one(name, split="train", **options):
         return load(name, split, **options) if options.get("limit") == 1 else worked()
 
-    monkeypatch.setattr(train.Trainer, "advance", worked)
+    monkeypatch.setattr(Trainer, "advance", worked)
     monkeypatch.setattr(systems.System, "sample", worked)
     monkeypatch.setattr(systems.System, "encode", worked)
     monkeypatch.setattr(classifier, "fit_classifier", worked)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jlebm_core import checkpoints, cli, paths, results, systems
-from jlebm_core.train import Trainer
+from jlebm_core.training.trainer import Trainer
 
 QUICK = ["--budget", "smoke", "--quiet", "--set", "steps=3", "batch=8", "prior_steps=2"]
 

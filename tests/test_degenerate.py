@@ -6,16 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from jlebm_core import cli, data, systems, train
-from jlebm_core.chains import TiltedChain
+from jlebm_core import cli, data, systems
 from jlebm_core.errors import UsageError
 from jlebm_core.evaluate import likelihood, outliers
 from jlebm_core.explorer import describe, export
-from jlebm_core.fitted import MixturePrior, SecondVAE
 from jlebm_core.gaussians import standard_normal_log_prob
 from jlebm_core.langevin import langevin, langevin_mlp
-from jlebm_core.monitor import moments
-from jlebm_core.priors import EBMPrior, RatioPrior, StandardNormal
+from jlebm_core.priors import (
+    EBMPrior,
+    MixturePrior,
+    RatioPrior,
+    SecondVAE,
+    StandardNormal,
+    TiltedChain,
+)
+from jlebm_core.training.monitor import moments
+from jlebm_core.training.trainer import Trainer
 
 OWN = {
     **{"dims": (2, 8), "levels": ("map C 2 2 tanh", "fc 4"), "trunk": ("fc 4",)},
@@ -32,7 +38,7 @@ def trained(name, n=4, image=(1, 2, 2), *, precision="float32", **settings):
     config = systems.configure(name, "mine", image, **{**OWN, **settings})
     images = torch.arange(n * 4).mul(37).remainder(256).byte().view(n, 1, 2, 2)
     images = images[:, :, : image[1], : image[2]].contiguous()
-    t = train.Trainer(systems.build(config), images, precision=precision)
+    t = Trainer(systems.build(config), images, precision=precision)
     t.run(t.total, log_every=1)
     return t
 
@@ -89,7 +95,7 @@ def test_a_batch_of_one_passes_a_system_in_training_mode_only_without_batch_norm
     calls = (
         lambda: system.sample(1, rng=0),
         lambda: system.encode(x, rng=0),
-        lambda: system.loss(x, prior_weight=1.0, rng=0),
+        lambda: system.loss(x, weight=1.0, rng=0),
     )
     for call in calls:
         assert says(ONE_BATCH, call) if system.config.norm else call() is not None

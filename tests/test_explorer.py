@@ -257,7 +257,7 @@ def sliders(box):
 
 
 def test_one_group_of_sliders_for_each_kind_of_code():
-    a, b = StandardNormal((1, 2)), EBMPrior((2,), hidden=(5,))
+    a, b = StandardNormal((1, 2)), EBMPrior((2,), f=(5,))
     explorer = LatentExplorer({"two layers": a, "one": b, "again": StandardNormal((1, 2))})
     canvas, first, second = explorer.children
     assert canvas.titles == ["two layers", "one", "again"] and canvas.forms == ["1-2", "2"]
@@ -279,14 +279,14 @@ def test_one_group_of_sliders_for_each_kind_of_code():
 )
 def test_what_the_explorer_cannot_show_is_refused(options, says):
     with pytest.raises(UsageError) as error:
-        LatentExplorer(EBMPrior((2,), hidden=(5,)), **options)
+        LatentExplorer(EBMPrior((2,), f=(5,)), **options)
     assert says in str(error.value)
 
 
 def test_no_system_and_a_code_set_later_are_refused_too():
     with pytest.raises(UsageError, match="needs a system"):
         LatentExplorer([])
-    explorer = LatentExplorer(EBMPrior((2,), hidden=(5,)))
+    explorer = LatentExplorer(EBMPrior((2,), f=(5,)))
     before = explorer.z
     with pytest.raises(UsageError, match="z must have"):
         explorer.z = torch.zeros(3)
@@ -294,7 +294,7 @@ def test_no_system_and_a_code_set_later_are_refused_too():
 
 
 def test_the_widget_carries_the_export_and_one_script():
-    prior = EBMPrior((2,), hidden=(5,))
+    prior = EBMPrior((2,), f=(5,))
     explorer = LatentExplorer(describe(prior, notes=["two numbers"]), z=torch.tensor([1.0, 2.0]))
     blob = explorer.canvas.exports[0]
     header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])

@@ -200,7 +200,7 @@ def test_two_hundred_steps_are_those_of_the_python_sampler(engine, temperature):
 
 @pytest.mark.parametrize("s, temperature", [(0.4, 1.0), (1.0, 1.0), (1.0, 0.5)])
 def test_without_f_the_chain_has_the_exact_variance(engine, s, temperature):
-    opened(engine, EBMPrior((4000,), hidden=()))
+    opened(engine, EBMPrior((4000,), f=()))
     # z' = (1 - s^2/2) z + s T eps has variance T^2 / (1 - s^2/4); 100 steps forget the start
     exact = temperature**2 / (1 - s**2 / 4)
     z = np.concatenate(
@@ -211,7 +211,7 @@ def test_without_f_the_chain_has_the_exact_variance(engine, s, temperature):
 
 
 def test_kept_coordinates_stay_and_the_rest_does_not_change_its_noise(engine):
-    opened(engine, EBMPrior((3,), hidden=()))
+    opened(engine, EBMPrior((3,), f=()))
     held = engine.evaluate(HELD)
     free = engine.evaluate(CHAIN, [[1, 2, 3], 5, 9, 0.3, 1])
     assert held[1] == 2 and (held[0], held[2]) == (free[0], free[2]) and free[1] != 2
@@ -236,7 +236,7 @@ def test_shades_are_the_density_of_a_layer_given_the_other(engine, at):
 
 
 def test_a_cloud_has_the_exact_variance_and_holds_what_is_kept(engine):
-    opened(engine, EBMPrior((2, 2), hidden=()))
+    opened(engine, EBMPrior((2, 2), f=()))
     s, free = 0.6, [1, 1, 0, 0]
     codes = np.array(engine.evaluate(CLOUD, [[9, 9, 1, 2], 60, s, free]))
     assert (codes[:, 2:] == [1, 2]).all()

@@ -4,7 +4,8 @@ import statistics
 
 import pytest
 
-from jlebm_core import data, priors, systems, train
+from jlebm_core import data, priors, systems
+from jlebm_core.training.trainer import Trainer
 
 SEEDS, STEPS, LAST = (0, 1, 2), 200, 50
 T = 4.604  # two-sided 1 % point of Student's t with 4 degrees of freedom
@@ -16,7 +17,7 @@ def last_losses(seed, *, precision):
     settings = {"steps": STEPS, "batch": 50, "warmup": 50, "lr_decay": "none"}
     config = systems.configure("joint-ebm", "glyphs", images.shape, **settings)
     system = systems.build(config, seed=seed)
-    trainer = train.Trainer(system, images.images, seed=seed, precision=precision)
+    trainer = Trainer(system, images.images, seed=seed, precision=precision)
     trainer.run(STEPS, log_every=LAST)
     return {name: trainer.log[name][-1] for name in ("nll", "kl", "f_gap", "z_neg_std")}
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from jlebm_core.errors import UsageError
-from jlebm_core.fitted import MixturePrior, SecondVAE
 from jlebm_core.gaussians import standard_normal_log_prob
+from jlebm_core.priors import MixturePrior, SecondVAE
 
 
 def seeded(seed=0):

@@ -79,11 +79,11 @@ def test_layers_enter_one_after_another():
         (1000, (1, 1, 1)),
         (1001, (1, 1, 1)),
     ]:
-        g.proceed(step, 1000)
+        g.progress(step / 1000)
         scale = torch.tensor(gates).repeat_interleave(torch.tensor(DIMS))
         torch.testing.assert_close(g.gates, scale.double(), atol=1e-6, rtol=0)
         assert g.mean(z).equal(free.mean(z * g.gates))
-    free.proceed(1, 1000)  # nothing enters late
+    free.progress(1 / 1000)  # nothing enters late
     assert free.mean(z).equal(build().mean(z))
 
 

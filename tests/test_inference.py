@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from jlebm_core import inference
-from jlebm_core.chains import GaussianChain
 from jlebm_core.errors import UsageError
 from jlebm_core.gaussians import merge
 from jlebm_core.inference import (
@@ -18,7 +17,7 @@ from jlebm_core.inference import (
     MergedEncoder,
 )
 from jlebm_core.langevin import langevin
-from jlebm_core.priors import StandardNormal
+from jlebm_core.priors import GaussianChain, StandardNormal
 
 
 def seeded(seed=0):

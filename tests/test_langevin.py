@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from jlebm_core.gaussians import standard_normal_log_prob
 from jlebm_core.langevin import langevin, langevin_block
-from jlebm_core.priors import standard_normal_log_prob
 
 S = 0.4
 CHAINS, DIM = 20_000, 2

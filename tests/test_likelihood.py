@@ -1,19 +1,19 @@
 """log Z, KL and the bound on log p(x) against closed forms, a grid, and each other."""
 
 from math import log, pi
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from jlebm_core import systems
-from jlebm_core.chains import GaussianChain
 from jlebm_core.errors import UsageError
 from jlebm_core.evaluate import likelihood
 from jlebm_core.gaussians import DiagonalGaussian
 from jlebm_core.generators import Generator
+from jlebm_core.inference import Encoder
 from jlebm_core.langevin import langevin
-from jlebm_core.priors import EBMPrior, StandardNormal
+from jlebm_core.objectives import Variational
+from jlebm_core.priors import EBMPrior, GaussianChain, StandardNormal
 
 SIGMAS = 5  # standard errors that a random figure may be off
 
@@ -189,19 +189,17 @@ def linear_gaussian(widen):
 
     In the coordinates z the posterior must be diagonal, so W is turned by its singular vectors.
     """
-    a, generator = torch.tensor([0.5, -1.0]), LinearGenerator((1, 2, 2), 0.5)
+    a, generator = torch.tensor([0.5, -1.0]), LinearGenerator(0.5)
     turned = torch.linalg.svd(generator.W)
     generator.W = generator.W @ turned.Vh.T  # columns now orthogonal
     variance = 1 / (1 + generator.W.square().sum(0) / 0.25)
 
-    def draw(x, prior, generator, *, rng=None):
-        mean = variance * (x.flatten(1) @ generator.W / 0.25 + a)
-        q = DiagonalGaussian(mean, (widen * variance).log().expand_as(mean))
-        return q.rsample(rng=rng), q
+    class Widened(Encoder):
+        def posterior(self, x):
+            mean = variance * (x.flatten(1) @ generator.W / 0.25 + a)
+            return DiagonalGaussian(mean, (widen * variance).log().expand_as(mean))
 
-    system = SimpleNamespace(
-        prior=linear(*a.tolist()), generator=generator, inference=SimpleNamespace(draw=draw)
-    )
+    system = systems.System(linear(*a.tolist()), generator, Widened(), Variational())
     cov = generator.W @ generator.W.T + 0.25 * torch.eye(4)
 
     def exact(x):

@@ -1,7 +1,6 @@
 """Scores of outliers against a linear-Gaussian system; areas by hand; who is held out."""
 
 from math import log, pi
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +13,8 @@ from jlebm_core.experiments import experiment
 from jlebm_core.experiments import outliers as experiments
 from jlebm_core.gaussians import DiagonalGaussian
 from jlebm_core.generators import Generator
+from jlebm_core.inference import Encoder
+from jlebm_core.objectives import Variational
 from jlebm_core.priors import StandardNormal
 
 SIGMA, DIMS = 0.5, (1, 2)
@@ -46,23 +47,17 @@ def posterior_mean(x):
     return torch.linalg.solve(PRECISION, (x.flatten(1) @ W / SIGMA**2 + TILT).T).T
 
 
-class System(torch.nn.Module):
-    """The linear system; q(z | x) has the posterior's mean and the variances 1 / precision_ii."""
+class Diagonal(Encoder):
+    """q(z | x) has the posterior's mean and the variances 1 / precision_ii."""
 
-    def __init__(self):
-        super().__init__()
-        self.prior, self.generator = Tilted(DIMS), Linear((1, 2, 2), SIGMA)
-        self.config = SimpleNamespace(dims=DIMS)
-        self.weight = torch.nn.Parameter(torch.zeros(()))  # says where the system is
-        self.inference = SimpleNamespace(draw=self.draw)
-
-    def draw(self, x, prior, generator, *, noise=True, rng=None):
+    def posterior(self, x):
         mean = posterior_mean(x)
-        q = DiagonalGaussian(mean, -PRECISION.diagonal().log().expand_as(mean))
-        return (q.rsample(rng=rng) if noise else q.mean), q
+        return DiagonalGaussian(mean, -PRECISION.diagonal().log().expand_as(mean))
 
-    def encode(self, x, *, rng=None):
-        return self.draw(x, None, None, noise=False)[0]
+
+def System():
+    """The linear system."""
+    return systems.System(Tilted(DIMS), Linear(SIGMA), Diagonal(), Variational())
 
 
 def log_evidence(x):

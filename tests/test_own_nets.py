@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from jlebm_core import cli, systems, train
+from jlebm_core import cli, systems
 from jlebm_core.arguments import overrides
 from jlebm_core.configs import TRAINING
 from jlebm_core.errors import UsageError
 from jlebm_core.explorer import describe
 from jlebm_core.nets import stack
+from jlebm_core.training.trainer import Trainer
 
 QUICK = {
     **{"steps": 2, "fit_steps": 2, "batch": 4, "components": 2, "prior_steps": 2},
@@ -42,7 +43,7 @@ def advised(message):
 def learns(config, n=4):
     images = torch.arange(n * 8).sin().mul(127).byte().view(n, 8)[:, :1, None, None]
     images = images.expand(-1, *config.image).contiguous()
-    t = train.Trainer(systems.build(config), images, precision="float32")
+    t = Trainer(systems.build(config), images, precision="float32")
     t.run(t.total)
     assert t.system.sample(2, rng=0).shape == (2, *config.image)
     assert t.system.encode(torch.zeros(1, *config.image)).shape == (1, sum(config.dims))

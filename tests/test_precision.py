@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from jlebm_core import data, results, systems, train
+from jlebm_core import data, results, systems
 from jlebm_core.errors import UsageError
 from jlebm_core.precision import has_bf16, resolve_precision
+from jlebm_core.training.trainer import Trainer
 
 
 def test_auto_is_bf16_where_committed_results_were_made_and_where_it_is_native():
@@ -54,11 +55,11 @@ def test_a_trainer_and_its_record_say_what_auto_was():
     losses = {}
     for precision in (None, "bf16", "float32"):
         how = {} if precision is None else {"precision": precision}
-        trainer = train.Trainer(systems.build(config), images.images, **how)
+        trainer = Trainer(systems.build(config), images.images, **how)
         trainer.run(1)
         record = results.record(trainer, budget="smoke", device="cpu")
         assert record["precision"] == (precision or "bf16")
         losses[precision] = trainer.log["nll"]
     assert losses[None] == losses["bf16"] != losses["float32"]
     with pytest.raises(UsageError, match="precision must be one of"):
-        train.Trainer(systems.build(config), images.images, precision="half")
+        Trainer(systems.build(config), images.images, precision="half")

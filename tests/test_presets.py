@@ -6,7 +6,6 @@ import torch
 from jlebm_core import presets, systems
 from jlebm_core.configs import Config
 from jlebm_core.errors import UsageError
-from jlebm_core.objectives import OBJECTIVES
 
 SIDES = {"svhn": 32, "cifar10": 32, "celeba64": 64}
 
@@ -17,7 +16,7 @@ def configured(name, data):
 
 def counts(config):
     with torch.device("meta"):
-        return systems.System(config).parameter_counts()
+        return systems.assemble(config).parameter_counts()
 
 
 @pytest.mark.parametrize("data", SIDES)
@@ -27,7 +26,7 @@ def test_every_row_has_settings_for_every_set(name, data):
     assert Config.from_json(config.to_json()) == config
     assert sum(counts(config).values()) > 1e6
     assert config.steps >= 50_000 and config.batch <= 256
-    assert bool(config.fit_steps) == OBJECTIVES[systems.SYSTEMS[name].objective].afterwards
+    assert bool(config.fit_steps) == systems.OBJECTIVES[systems.SYSTEMS[name].objective].afterwards
 
 
 @pytest.mark.parametrize("data", SIDES)

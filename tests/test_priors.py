@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from jlebm_core.errors import UsageError
+from jlebm_core.gaussians import standard_normal_log_prob
 from jlebm_core.langevin import langevin
 from jlebm_core.priors import (
     EBMPrior,
     RatioPrior,
     StandardNormal,
     sample_layer,
-    standard_normal_log_prob,
 )
 
 
@@ -127,17 +127,16 @@ def ratios(count, hidden=(8, 6), **options):
 
 
 def test_ratios_join_f_one_after_the_other():
-    """Six steps, three ratios: two steps each, and word at the first step of the next."""
     prior, z = ratios(3), torch.randn(5, 3, generator=seeded())
     each = prior.net.each(z)
     assert prior.f(z).equal(torch.zeros(5)) and prior.logit(z).equal(each[:, 0])
     assert prior.sample(4, rng=seeded()).equal(prior.start(4, rng=seeded()))  # exact so far
-    begins = [prior.proceed(done, 6) for done in range(1, 5)]
+    prior.switch_on()
+    prior.switch_on()
     assert not prior.sample(4, rng=seeded()).equal(prior.start(4, rng=seeded()))
-    assert begins == [False, True, False, True]
     torch.testing.assert_close(prior.f(z), each[:, :2].sum(1))
     assert prior.logit(z).equal(each[:, 2])
-    prior.proceed(6, 6)
+    prior.switch_on()
     torch.testing.assert_close(prior.f(z), each.sum(1))
     assert prior.net.on.equal(torch.ones(3)) and "net.on" in prior.state_dict()
 
@@ -145,7 +144,8 @@ def test_ratios_join_f_one_after_the_other():
 @pytest.mark.parametrize("spectral_norm", [None, 2.0])
 def test_the_sum_of_energies_is_the_mlp_that_its_layers_describe(spectral_norm):
     prior = ratios(3, spectral_norm=spectral_norm).eval()
-    prior.proceed(2, 3)
+    prior.switch_on()
+    prior.switch_on()
     z = torch.randn(9, 3, generator=seeded())
     *hidden, (w, b) = prior.net.layers()
     h = z

@@ -10,11 +10,10 @@ import torch
 
 import jlebm_core
 from jlebm_core import generators, langevin, priors, systems, viz
-from jlebm_core.chains import GaussianChain, TiltedChain
 from jlebm_core.errors import UsageError
 from jlebm_core.evaluate import likelihood, outliers, report
-from jlebm_core.fitted import MixturePrior, SecondVAE
 from jlebm_core.gaussians import standard_normal
+from jlebm_core.priors import GaussianChain, MixturePrior, SecondVAE, TiltedChain
 from jlebm_core.randomness import source
 
 OWN = {
@@ -75,7 +74,7 @@ DRAWS = {
 OF_A_SYSTEM = {
     "sample": lambda s, rng: s.sample(3, rng=rng),
     "encode": lambda s, rng: s.encode(X, noise=True, rng=rng),
-    "loss": lambda s, rng: s.loss(X, prior_weight=1.0, rng=rng).loss,
+    "loss": lambda s, rng: s.loss(X, weight=1.0, rng=rng).loss,
     "codes": lambda s, rng: report.encode_all(s, X.byte(), noise=True, rng=rng),
     "uint8": lambda s, rng: report.sample_uint8(s, 600, rng=rng),
 }

@@ -28,10 +28,10 @@ def test_every_system_gets_its_figures_and_no_others(name):
     system = built(name)
     records = report.evaluate(system, images("train", 120), images("test", 90), samples=80)
     keys = [(r["name"], r.get("langevin_steps", r.get("layer"))) for r in records]
-    readings = ("marginal", "conditional") if system.prior.learned else ("marginal",)
+    readings = ("marginal", "conditional") if system.prior.tilted else ("marginal",)
     layers = len(system.config.dims)
     expected = [("mse", None)]
-    for k in (2, 0) if system.prior.learned else (0,):
+    for k in (2, 0) if system.prior.tilted else (0,):
         expected += [(figure, k) for figure in FIGURES]
     if hasattr(system.prior, "resample"):
         expected += [*((figure, None) for figure in FIGURES), ("effective_sample_size", None)]

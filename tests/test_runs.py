@@ -8,9 +8,10 @@ import pytest
 import torch
 from conftest import write_images
 
-from jlebm_core import checkpoints, cli, paths, results, runs, systems, train
+from jlebm_core import checkpoints, cli, paths, results, runs, systems
 from jlebm_core.data import ImageSet
 from jlebm_core.errors import Diverged, Interrupted, UsageError
+from jlebm_core.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 SHAPE = (1, 28, 28)
@@ -36,14 +37,14 @@ def go(folder, config=None, images=None, *, seed=0, **options):
 
 def stop_at(patch, step):
     """Ctrl-C arrives while a training is about to make its next step after ``step``."""
-    advance = train.Trainer.advance
+    advance = Trainer.advance
 
     def pressed(self):
         if self.step == step:
             raise KeyboardInterrupt
         return advance(self)
 
-    patch.setattr(train.Trainer, "advance", pressed)
+    patch.setattr(Trainer, "advance", pressed)
 
 
 def contents(folder):

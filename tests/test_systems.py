@@ -8,7 +8,7 @@ import torch
 from jlebm_core import checkpoints, systems
 from jlebm_core.configs import NETS, PRESETS, Config
 from jlebm_core.errors import UsageError
-from jlebm_core.objectives import OBJECTIVES
+from jlebm_core.systems import OBJECTIVES
 
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 QUICK = {"prior_steps": 3, "posterior_steps": 3}
@@ -37,7 +37,7 @@ def test_shapes_ranges_and_a_batch_of_one(name, shape):
         samples = system.sample(n, rng=seeded())
         assert samples.shape == x.shape and samples.abs().max() <= 1
         assert system.decode(z).shape == x.shape
-        outcome = system.loss(x, prior_weight=1.0, rng=seeded())
+        outcome = system.loss(x, weight=1.0, rng=seeded())
         assert outcome.loss.isfinite() and outcome.loss.shape == ()
         assert all(t.isfinite() and not t.shape for t in outcome.terms.values())
 
@@ -48,7 +48,7 @@ def test_the_seed_decides_everything(name):
     deterministic = systems.SYSTEMS[name].inference == "deterministic"
     for draw, fixed in (
         (lambda rng: system.sample(2, rng=rng), False),
-        (lambda rng: system.loss(x, prior_weight=1.0, rng=rng).loss, deterministic),
+        (lambda rng: system.loss(x, weight=1.0, rng=rng).loss, deterministic),
     ):
         assert draw(seeded(3)).equal(draw(seeded(3)))
         assert draw(seeded(3)).equal(draw(seeded(4))) == fixed
@@ -79,7 +79,7 @@ def test_chains_of_a_batch_do_not_mix(name):
 @every_system
 def test_save_and_load(name, tmp_path):
     system = built(name)
-    systems.save(system, tmp_path / "m", note=1)
+    system.save(tmp_path / "m", half=True, note=1)
     back = systems.load(tmp_path / "m")
     assert back.config == system.config and not back.training
     for k, v in checkpoints.halved(system.state_dict()).items():
@@ -116,7 +116,7 @@ COUNTS = {
 @pytest.mark.parametrize("name", COUNTS)
 def test_presets_have_the_published_sizes(name):
     with torch.device("meta"):
-        counts = systems.System(systems.preset(name)).parameter_counts()
+        counts = systems.assemble(systems.preset(name)).parameter_counts()
     assert tuple(counts.values()) == COUNTS[name]
 
 
@@ -125,7 +125,7 @@ def test_every_preset_builds_and_survives_json(name):
     config = systems.preset(name)
     assert Config.from_json(config.to_json()) == config
     with torch.device("meta"):
-        systems.System(config)
+        systems.assemble(config)
 
 
 @pytest.mark.parametrize("join", ["concat", "add"])
@@ -148,7 +148,7 @@ def test_any_number_of_layers_of_any_size(dims, join):
     system = systems.build(config)
     assert system.sample(1, rng=seeded()).shape == (1, 1, 8, 8)
     assert system.encode(torch.zeros(1, 1, 8, 8)).shape == (1, sum(dims))
-    assert system.loss(torch.zeros(2, 1, 8, 8), prior_weight=1.0, rng=seeded()).loss.isfinite()
+    assert system.loss(torch.zeros(2, 1, 8, 8), weight=1.0, rng=seeded()).loss.isfinite()
 
 
 @pytest.mark.parametrize(

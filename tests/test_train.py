@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from jlebm_core import monitor, systems, train
+from jlebm_core import systems
 from jlebm_core.errors import UsageError
+from jlebm_core.training import monitor
+from jlebm_core.training.trainer import Trainer
 
 IMAGE = (1, 28, 28)
 QUICK = {"prior_steps": 3, "posterior_steps": 3, "batch": 8, "steps": 12, "fit_steps": 3}
@@ -21,7 +23,7 @@ def digits(n=40):
 
 def trainer(name="joint-ebm", *, seed=0, precision="float32", **overrides):
     config = systems.configure(name, "digits", IMAGE, **{**QUICK, **overrides})
-    return train.Trainer(systems.build(config, seed=seed), digits(), seed=seed, precision=precision)
+    return Trainer(systems.build(config, seed=seed), digits(), seed=seed, precision=precision)
 
 
 def same(a, b):
@@ -36,7 +38,8 @@ def test_every_system_trains_and_moves_every_part(name, precision):
     t.run(t.total, log_every=1)
     assert t.log["step"] == [1, 2, 3]
     assert all(len(v) == 3 for v in t.log.values())
-    assert t.fit_log.get("step", []) == list(range(4, t.total + 1))
+    later = [step for log in t.logs[1:] for step in log["step"]]
+    assert later == list(range(4, t.total + 1))
     assert not [k for k, p in t.system.named_parameters() if p.equal(before[k])]
     assert not t.system.training
 
@@ -60,9 +63,10 @@ def test_resuming_is_exact(name, tmp_path):
         second.run(second.total, log_every=2)
         assert same(whole, second) and second.step == whole.total
         assert all(v.equal(second.averaged[k]) for k, v in whole.averaged.items())
-        assert whole.table is None or whole.table.equal(second.table)
+        tables = [t.system.inference.table for t in (whole, second)]
+        assert tables == [None, None] or tables[0].equal(tables[1])
         if stop == 4:
-            assert (whole.log, whole.fit_log) == (second.log, second.fit_log)
+            assert whole.logs == second.logs
 
 
 @pytest.mark.parametrize("name", ["vlae", "joint-ebm", "joint-ebm-mle"])
@@ -97,7 +101,8 @@ def test_the_seed_decides():
     ],
 )
 def test_learning_rate(decay, step, factor):
-    assert trainer(lr_decay=decay, steps=1000).rate(step) == pytest.approx(factor, abs=1e-12)
+    t = trainer("vlae", lr_decay=decay, steps=1000)
+    assert t.rate(step) == pytest.approx(factor, abs=1e-12)
 
 
 def test_a_diverging_run_is_stopped_and_named():
@@ -122,13 +127,13 @@ def test_codes_may_be_far_out_while_the_kl_warms_up_and_not_after(monkeypatch):
 def test_wrong_images_and_foreign_checkpoints_are_refused(tmp_path):
     config = systems.configure("vlae", "digits", IMAGE)
     with pytest.raises(UsageError, match="takes images"):
-        train.Trainer(systems.build(config), torch.zeros(4, 3, 32, 32, dtype=torch.uint8))
+        Trainer(systems.build(config), torch.zeros(4, 3, 32, 32, dtype=torch.uint8))
     trainer().save(tmp_path / "r")
     for other in (trainer(seed=1), trainer(lr=1e-4), trainer("vlae")):
         with pytest.raises(UsageError, match="other settings or another seed"):
             other.restore(tmp_path / "r")
     small = trainer(batch=1000)
-    assert small.feed.batch == 40
+    assert small.batches.batch == 40
 
 
 def test_finished_ratios_stay_as_they_are():
@@ -157,8 +162,8 @@ def test_the_second_stage_moves_the_prior_alone(name):
     t.run(t.total, log_every=1)
     changed = {k for k, v in t.system.state_dict().items() if not v.equal(before[k])}
     assert changed and all(k.startswith("prior.") for k in changed)
-    assert t.fit_log["step"][-1] == t.total and t.log["step"] == [1, 2, 3]
-    assert not set(t.fit_log) & {"nll", "kl", "sse"}
+    assert t.logs[1]["step"][-1] == t.total and t.log["step"] == [1, 2, 3]
+    assert not set(t.logs[1]) & {"nll", "kl", "sse"}
 
 
 def test_averaged_weights_follow_their_recursion_and_are_what_is_kept():
@@ -180,12 +185,12 @@ def test_averaged_weights_follow_their_recursion_and_are_what_is_kept():
 
 def test_every_training_image_keeps_its_own_chain():
     t = trainer("abp", posterior_step_size=0.0)  # chains stand still: the table shows who was read
-    table = t.table.clone()
+    table = t.system.inference.table.clone()
     assert table.shape == (40, 10)
     t.run(5)  # one epoch
-    assert t.table.equal(table)
+    assert t.system.inference.table.equal(table)
     moving = trainer("abp")
-    rows = moving.feed.rows_at(0)
+    rows = moving.batches.rows_at(0)
     moving.run(1)
-    changed = (moving.table != table).any(1)
+    changed = (moving.system.inference.table != table).any(1)
     assert changed[rows].all() and changed.sum() == len(rows) == 8

@@ -84,7 +84,7 @@ def project(d: Tensor, radius: float, norm: str) -> Tensor:
 
 def layer_posterior(system: nn.Module, layer: int) -> Callable[[Tensor], DiagonalGaussian]:
     """x -> q(z_i | x), i = ``layer`` from 1; errors as of ``attack``."""
-    inference, dims = system.inference, system.config.dims
+    inference, dims = system.inference, system.dims
     if type(inference) is not LadderEncoder:
         raise UsageError(
             f"{type(inference).__name__} does not give each layer's posterior by itself: choose a "

@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize
 
 from ..errors import UsageError
 from ..gaussians import standard_normal_log_prob
-from ..priors import StandardNormal, check_density
+from ..priors import Prior, check_density
 from ..randomness import source
 
 SIZES = (0.8, 0.4, 0.2, 0.1)  # b of the steps made at each t: far ones first, where they pass
@@ -66,7 +66,7 @@ def mean(values: Tensor) -> Estimate:
 
 @torch.no_grad()
 def importance(
-    prior: StandardNormal, n: int, *, rng: torch.Generator | int | None = None, block: int = 20_000
+    prior: Prior, n: int, *, rng: torch.Generator | int | None = None, block: int = 20_000
 ) -> Estimate:
     """log Z = log E_{p_0}[exp f] from ``n`` draws of N(0, I). Raises UsageError for another p_0.
 
@@ -135,7 +135,7 @@ def anneal(
 
 
 def annealed(
-    prior: StandardNormal,
+    prior: Prior,
     ends: Tensor,
     *,
     rungs: int = 200,
@@ -159,7 +159,7 @@ def annealed(
     return Bracket(log_mean_exp(forward), above._replace(value=-above.value))
 
 
-def kl_from_base(prior: StandardNormal, z: Tensor, log_z: Estimate) -> Estimate:
+def kl_from_base(prior: Prior, z: Tensor, log_z: Estimate) -> Estimate:
     """KL(p || p_0) = E_p[f] - log Z in nats, from draws z (n, D) of p and an estimate of log Z.
 
     The errors of both are added in squares. Where f is c-Lipschitz, KL <= c^2 / 2 (Gross 1975).
@@ -171,7 +171,7 @@ def kl_from_base(prior: StandardNormal, z: Tensor, log_z: Estimate) -> Estimate:
     return Estimate(expected.value - log_z.value, error, min(expected.ess, log_z.ess))
 
 
-def slope(prior: StandardNormal, z: Tensor) -> Tensor:
+def slope(prior: Prior, z: Tensor) -> Tensor:
     """The norm of grad f(z), without p_0: KL(p || p_0) <= E_p[slope^2] / 2. (n, D) -> (n,)."""
     check_density(prior)
     z = z.detach().requires_grad_(True)
@@ -225,7 +225,7 @@ def check_count(name: str, count: int, *, least: int = 1) -> None:
         raise UsageError(f"{what}, and got {count}: take more.")
 
 
-def check_base(prior: StandardNormal) -> None:
+def check_base(prior: Prior) -> None:
     """Raise UsageError unless ``prior`` is exp(f) N(0, I) / Z, as the estimators here take it."""
     check_density(prior)
     z = prior.start(2, rng=torch.Generator(prior.here.device).manual_seed(0))

@@ -83,7 +83,7 @@ def layer_bounds(
     """
     check_base(system.prior)
     check_count("samples", samples)
-    dims, rng = system.config.dims, source(rng, x.device)
+    dims, rng = system.dims, source(rng, x.device)
     found = torch.zeros(len(dims), len(x), dtype=torch.float64, device=x.device)
     for _ in range(samples):
         z, q = system.inference.draw(x, system.prior, system.generator, rng=rng)

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from ..data import ImageSet, to_float, to_uint8
 from ..errors import UsageError
-from ..feed import keep_freed_memory
-from ..priors import StandardNormal, sample_layer
+from ..priors import Prior, sample_layer
 from ..randomness import source
 from ..systems import System
+from ..training.batches import keep_freed_memory
 from . import factors, fid, probes
 from .classifier import Classifier, available, load_classifier
 from .features import SUFFIX, Extractor, Features, Stream
@@ -90,14 +90,12 @@ def label_change(
         lambda codes: to_uint8(system.decode(codes)),
         fixed,
         new,
-        dims or system.config.dims,
+        dims or system.dims,
         classifier.predict,
     )
 
 
-def given_others(
-    prior: StandardNormal, z: Tensor, *, rng: torch.Generator | int | None = None
-) -> Tensor:
+def given_others(prior: Prior, z: Tensor, *, rng: torch.Generator | int | None = None) -> Tensor:
     """Every layer of z drawn anew from its conditional given the others as they were: no sample of
     the joint prior, but one chain a layer. Shapes: (B, D) -> (B, D)."""
     dims, rng = prior.dims, source(rng, z.device)
@@ -168,7 +166,7 @@ def factor_records(
         encode_all(system, test.images, noise=True, rng=rng) if amortised else z_test,
         test.factors,
         z_test,
-        system.config.dims,
+        system.dims,
         seed=seed,
     )
 
@@ -236,16 +234,16 @@ def evaluate(
             "range": "[-1, 1]",
         }
     ]
-    steps = (system.config.prior_steps, 0) if system.prior.learned else (0,)
+    steps = (system.prior.steps, 0) if system.prior.tilted else (0,)
     for k in steps:
         records += by_langevin(system, samples, reference, steps=k, seed=seed)
     if hasattr(system.prior, "resample"):
         records += by_resampling(system, samples, reference, rng=rng(), seed=seed)
     scores = fid.compare(test.images[:samples], reference, seed=seed)
     records += fid.metric_records(scores, suffix="_floor")
-    if len(system.config.dims) > 1 and train.name in available():
+    if len(system.dims) > 1 and train.name in available():
         classifier = load_classifier(train.name).to(device)
-        for reading in ("marginal", "conditional") if system.prior.learned else ("marginal",):
+        for reading in ("marginal", "conditional") if system.prior.tilted else ("marginal",):
             rates = label_change(system, classifier, reading=reading, rng=rng())
             protocol = {"reading": reading, "fixed": PANELS, "draws": DRAWS}
             records += [
@@ -259,7 +257,7 @@ def evaluate(
             train.labels.to(device),
             z_test,
             test.labels.to(device),
-            system.config.dims,
+            system.dims,
             seed=seed,
         )
         records += [

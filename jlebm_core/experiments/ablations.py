@@ -105,9 +105,9 @@ def measure(system: System, trial: Trial) -> list[dict]:
     """FID and its kin at the K of training, FID at 0 and at the K's of table 4; for a learned f
     what it is worth in nats, and what a long run makes of its chains."""
     real = reference(report.device_of(system))
-    if not system.prior.learned:
+    if not system.prior.tilted:
         return report.by_langevin(system, SAMPLES, real, steps=0, seed=SEED)
-    trained = system.config.prior_steps
+    trained = system.prior.steps
     records = report.by_langevin(system, SAMPLES, real, steps=trained, seed=SEED)
     for k in (0, *CHAIN_LENGTHS):
         if k != trained:

@@ -44,10 +44,9 @@ def trials() -> list[Trial]:
 
 
 def start(trial: Trial) -> System:
-    """A fresh prior on generator and encoder of ``BASE``; the objective leaves these alone."""
+    """A fresh prior on generator and encoder of ``BASE``, which have no steps of their own."""
     system, base = systems.build(trial.config, seed=trial.seed), systems.shipped(BASE)
     system.generator, system.inference = base.generator, base.inference
-    system.objective = system.objective._replace(afterwards=True)
     return system
 
 

@@ -120,7 +120,7 @@ def classify_codes(system: System, trial: Trial) -> list[dict]:
     accuracies = probes.latent_classifier_accuracy(
         *(encode_all(system, train.images), train.labels.to(device)),
         *(encode_all(system, test.images), test.labels.to(device)),
-        system.config.dims,
+        system.dims,
         seed=0,
     )
     return [
@@ -182,7 +182,7 @@ def measure_units(system: System, trial: Trial) -> list[dict]:
     def rng() -> torch.Generator:
         return torch.Generator(device).manual_seed(0)
 
-    units = (1,) * sum(system.config.dims)
+    units = (1,) * sum(system.dims)
     z_train = encode_all(system, train.images[:SOME], rng=rng())
     z_test = encode_all(system, test.images, rng=rng())
     mse = reconstruction_mse(system, test.images, z_test)
@@ -225,7 +225,7 @@ def compare_clouds(system: System, trial: Trial) -> list[dict]:
     """
     rng = torch.Generator(device_of(system)).manual_seed(0)
     codes = encode_all(system, digits("train").images[:CLOUD], noise=True, rng=rng)
-    dims, records = system.config.dims, []
+    dims, records = system.dims, []
     for steps in CHECKED:
         z = system.prior.sample(CLOUD, steps=steps, rng=rng)
         apart = [*probes.told_apart(z, codes, (sum(dims),)), *probes.told_apart(z, codes, dims)]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from .. import checkpoints, locks, paths, results, runs, systems, train
+from .. import checkpoints, locks, paths, results, runs, systems
 from ..configs import Config
 from ..errors import Diverged, UsageError
+from ..training.trainer import Trainer
 from . import experiment
 from .trial import Trial
 
@@ -151,7 +152,7 @@ def train_trial(
     measured = max((r["step"] for r in records), default=0)
     ends = [end for end in ends if end > measured]
 
-    def on_log(trainer: train.Trainer) -> None:
+    def on_log(trainer: Trainer) -> None:
         if ends and trainer.step >= ends[-1]:
             while ends and trainer.step >= ends[-1]:  # epochs shorter than the log's
                 ends.pop()

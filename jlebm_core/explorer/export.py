@@ -19,15 +19,16 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
 from .. import checkpoints
-from ..chains import MAX_LOG_SIGMA, GaussianChain
 from ..errors import UsageError
 from ..generators import BottomGenerator, GatedGenerator, LadderGenerator, NoiseGenerator
 from ..inference import DeterministicEncoder, LadderEncoder
-from ..nets import Shape, activation
-from ..priors import EBMPrior, RatioPrior, StandardNormal
+from ..nets import NegativeEnergy, Shape, SumOfEnergies, activation
+from ..priors import EBMPrior, Prior, RatioPrior, StandardNormal
+from ..priors.hierarchical import MAX_LOG_SIGMA, GaussianChain
 from ..systems import System
 
 MOST_BYTES = 2_000_000  # what a page may carry for one model
+STEP_SIZE = 0.4  # of the page's chains on a prior that has none
 
 # modules without parameters -> the operation
 ACTIVATIONS = {
@@ -197,18 +198,22 @@ def _known(encoder: nn.Module) -> bool:
     return type(encoder) in (LadderEncoder, DeterministicEncoder)
 
 
-def prior_description(prior: nn.Module) -> tuple[dict, dict[str, Tensor]]:
+def prior_description(prior: Prior) -> tuple[dict, dict[str, Tensor]]:
     """f as a list of layers with its activation, K and s, and the tensors."""
     layers, act, tensors = [], {}, {}
     if type(prior) not in (StandardNormal, EBMPrior, RatioPrior, GaussianChain):
         raise UsageError(f"the explorer does not know the prior {type(prior).__name__}.")
-    if getattr(prior, "net", None) and prior.net.act:  # without hidden layers f = 0
+    if isinstance(prior, EBMPrior) and not isinstance(prior.net, NegativeEnergy | SumOfEnergies):
+        raise UsageError(
+            "the explorer runs an f that is an MLP of the module, not one of your own."
+        )
+    if isinstance(prior, EBMPrior) and prior.net.act:  # without hidden layers f = 0
         module = activation(prior.net.act)
         act = ACTIVATIONS[type(module)](module)
         for i, (weight, bias) in enumerate(prior.net.layers()):
             layers.append([f"f{i}.weight", f"f{i}.bias"])
             tensors |= zip(layers[-1], (weight.detach(), bias.detach()), strict=True)
-    chain = {"steps": getattr(prior, "steps", 0), "step_size": getattr(prior, "step_size", 0.4)}
+    chain = {"steps": prior.steps, "step_size": prior.step_size or STEP_SIZE}
     f = {"layers": layers, "act": act.get("name"), "slope": act.get("slope")}
     return {**chain, "f": f}, checkpoints.halved(tensors)
 
@@ -228,7 +233,7 @@ def quantised(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def describe(
-    part: System | StandardNormal,
+    part: System | Prior,
     *,
     title: str | None = None,
     notes: Sequence[str] = (),
@@ -246,7 +251,8 @@ def describe(
     """
     system = part if isinstance(part, System) else None
     prior = system.prior if system else part
-    origin = (system.config.system, system.config.data) if system else ("prior",)
+    config = system.config if system else None
+    origin = (config.system, config.data) if config else ("system" if system else "prior",)
     about, tensors = prior_description(prior)
     noises = chain_of(system.generator if system else None, prior) is not None
     base = StandardNormal(prior.dims).to(prior.here.device) if noises else prior
@@ -268,7 +274,7 @@ def describe(
     }
     if system:
         program = generator_program(system.generator, prior)
-        description |= {"image": list(system.config.image), "generator": program.to_json()}
+        description |= {"image": list(system.image), "generator": program.to_json()}
         tensors |= checkpoints.halved(program.tensors)
     if codes is not None:
         if noises or codes.dim() != 2 or codes.shape[1] != prior.dim:
@@ -282,7 +288,7 @@ def describe(
         return bare
     if noises:
         raise UsageError("the explorer shows noises, but the encoder gives z: leave it out.")
-    reverse = encoder_program(system.inference, system.config.image)
+    reverse = encoder_program(system.inference, system.image)
     extra = quantised(reverse.tensors)
     whole = Export({**description, "encoder": reverse.to_json()}, {**tensors, **extra})
     return whole if encoder or whole.fits() else bare

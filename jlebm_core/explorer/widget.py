@@ -16,7 +16,7 @@ import traitlets
 from torch import Tensor
 
 from ..errors import UsageError
-from ..priors import StandardNormal
+from ..priors import Prior
 from ..systems import System
 from .export import Export, describe
 
@@ -26,7 +26,7 @@ MODULES = (  # in order of dependence
     *("planes", "panels", "chain_panel", "encode_panel", "explorer", "widget"),
 )
 STEP = 0.05  # of a slider
-Part = System | StandardNormal | Export
+Part = System | Prior | Export
 
 
 @cache

@@ -1,20 +1,21 @@
 r"""Priors fitted to codes once encoder and generator are done: a second VAE, a normal mixture."""
 
-from collections.abc import Callable
 from math import log, pi
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from .errors import UsageError
-from .gaussians import DiagonalGaussian, standard_normal_log_prob
-from .nets import mlp
-from .priors import StandardNormal, no_density
-from .randomness import source
+from ..errors import UsageError
+from ..gaussians import DiagonalGaussian, standard_normal_log_prob
+from ..nets import mlp
+from ..objectives import CodesELBO, FitToCodes, PriorObjective
+from ..randomness import source
+from .base import NormalBase, no_density
 
 
-class SecondVAE(StandardNormal):
+class SecondVAE(NormalBase):
     r"""A VAE of the codes (2s-VAE, ICLR 2019): u ~ N(0, I), z | u ~ N(dec(u), gamma^2 I), with a
     learned gamma and as many dimensions in u as in z.
 
@@ -23,6 +24,7 @@ class SecondVAE(StandardNormal):
     their input joined to their last hidden layer.
     """
 
+    learns_by: ClassVar[PriorObjective | None] = CodesELBO()
     density = False
 
     def __init__(self, dims: tuple[int, ...], hidden: tuple[int, ...] = (1024, 1024, 1024), **act):
@@ -62,23 +64,21 @@ class SecondVAE(StandardNormal):
         return log_lik - q.kl_standard_normal()
 
     @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        steps: int | None = None,
-        rng: torch.Generator | int | None = None,
-        callback: Callable[[int, Tensor, Tensor], None] | None = None,
-    ) -> Tensor:
-        """``n`` draws z = dec(u) + gamma eps; ``steps`` and ``callback`` belong to chains."""
+    def draw(self, n: int, *, rng: torch.Generator | int | None = None) -> Tensor:
+        """``n`` draws z = dec(u) + gamma eps. Shape: (n, D)."""
         rng = source(rng, self.here.device)
         mean = self.mean(self.start(n, rng=rng))
         return mean + self.log_gamma.exp() * self.start(n, rng=rng)
 
 
-class MixturePrior(StandardNormal):
+class MixturePrior(NormalBase):
     r"""sum_k w_k N(z; m_k, S_k), S_k = C_k C_k^T full: the density fitted to the codes of RAE
     (ICLR 2020). N(0, I) until it is fitted; what is fitted is kept in buffers."""
+
+    learns_by: ClassVar[PriorObjective | None] = FitToCodes()
+    weights: Tensor
+    means: Tensor
+    factors: Tensor
 
     def __init__(self, dims: tuple[int, ...], components: int = 10):
         super().__init__(dims)
@@ -118,15 +118,8 @@ class MixturePrior(StandardNormal):
         """log of the mixture over N(0, I). Shapes: (B, D) -> (B,)."""
         return self.log_prob(z) - standard_normal_log_prob(z)
 
-    def sample(
-        self,
-        n: int,
-        *,
-        steps: int | None = None,
-        rng: torch.Generator | int | None = None,
-        callback: Callable[[int, Tensor, Tensor], None] | None = None,
-    ) -> Tensor:
-        """``n`` draws from the mixture; ``steps`` and ``callback`` belong to chains."""
+    def draw(self, n: int, *, rng: torch.Generator | int | None = None) -> Tensor:
+        """``n`` draws from the mixture. Shape: (n, D)."""
         rng = source(rng, self.here.device)
         if n < 1:  # none, which torch's multinomial cannot draw
             return self.start(n, rng=rng)

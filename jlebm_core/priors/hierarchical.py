@@ -4,16 +4,17 @@ p(z) = p(z_L) prod_{i<L} p(z_i | z_{>i})  with  p(z_L) = N(0, I)  and normal con
 """
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from .errors import UsageError
-from .gaussians import DiagonalGaussian, joined, standard_normal
-from .langevin import langevin
-from .nets import NegativeEnergy, mlp
-from .priors import StandardNormal
-from .randomness import source
+from ..errors import UsageError
+from ..gaussians import DiagonalGaussian, joined, standard_normal
+from ..nets import NegativeEnergy, mlp
+from ..objectives import Contrast, PriorObjective
+from ..randomness import source
+from .base import Prior
 
 MAX_LOG_SIGMA = 3.0  # a wider conditional than e^3 says nothing about its layer
 
@@ -21,7 +22,7 @@ MAX_LOG_SIGMA = 3.0  # a wider conditional than e^3 says nothing about its layer
 Choice = Callable[[int, DiagonalGaussian, Tensor | None], Tensor]
 
 
-class GaussianChain(StandardNormal):
+class GaussianChain(Prior):
     r"""p(z_i | h_{i+1}) = N(mu_i, sigma_i^2), (mu_i, s_i) = MLP(h_{i+1}), sigma_i = floor + e^s_i.
 
     The context h_i is z_i itself, so that each layer sees the one above alone (LVAE, SRI, the
@@ -119,7 +120,8 @@ class TiltedChain(GaussianChain):
     started from N(0, I) in all layers.
     """
 
-    learned = True
+    tilted = True
+    learns_by: ClassVar[PriorObjective | None] = Contrast(base=True)
 
     def __init__(
         self,
@@ -149,25 +151,3 @@ class TiltedChain(GaussianChain):
     def f(self, z: Tensor) -> Tensor:
         """sum_i f_i(z_i). Shapes: (B, D) -> (B,)."""
         return sum(net(z_i) for net, z_i in zip(self.nets, z.split(self.dims, 1), strict=True))
-
-    def sample(
-        self,
-        n: int,
-        *,
-        steps: int | None = None,
-        rng: torch.Generator | int | None = None,
-        callback: Callable[[int, Tensor, Tensor], None] | None = None,
-    ) -> Tensor:
-        """``n`` chains of ``steps`` (K by default) from N(0, I); ``steps=0`` gives ancestral draws
-        of the chain, the same model without its EBMs. Shape: (n, D)."""
-        steps, rng = self.steps if steps is None else steps, source(rng, self.here.device)
-        if steps == 0:
-            return self.base_sample(n, rng=rng)
-        return langevin(
-            self.log_prob,
-            self.start(n, rng=rng),
-            steps=steps,
-            step_size=self.step_size,
-            rng=rng,
-            callback=callback,
-        )

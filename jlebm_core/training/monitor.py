@@ -2,33 +2,13 @@
 
 import math
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from .errors import Diverged, UsageError
-from .nets import check_batch
+from ..errors import Diverged
 
 # f_gap = f_pos - f_neg: where it opens, K steps no longer follow f, and f and the codes run away
 # together, long before anything overflows.
 LIMITS = {"f_gap": 50.0, "f_pos": 1e3, "f_neg": 1e3, "z_pos_max": 100.0, "z_neg_max": 100.0}
-
-
-def check_sizes(system: nn.Module, images: int) -> None:
-    """Raise UsageError if ``images`` or steps are too few for what ``system`` is trained with."""
-    c, objective = system.config, system.objective
-    steps = c.fit_steps if objective.afterwards else c.steps
-    if not images:
-        raise UsageError("there are no images to train on: give one or more.")
-    check_batch(system, min(c.batch, images), training=True)
-    if objective.fit and images < max(2, c.components):
-        raise UsageError(
-            f"a mixture of {c.components} components cannot be fitted to {images} images: give "
-            "more images, or fewer components."
-        )
-    if hasattr(system.prior, "logit") and 0 < steps < c.ratios:
-        raise UsageError(
-            f"{c.ratios} ratios that learn one after the other need a step each, and there are "
-            f"{steps} in all: give more steps, or set fewer ratios."
-        )
 
 
 def check(means: dict[str, float], step: int, *, warming_up: bool = False) -> None:

@@ -1,6 +1,6 @@
 """What a training step reads: a batch of images as bytes, always in the same tensors.
 
-Fixed tensors are what CUDA graphs need (graphs.py), and bytes are a quarter of the traffic.
+Fixed tensors are what CUDA graphs need (kernels/graphs.py), and bytes are a quarter of the traffic.
 """
 
 import ctypes
@@ -8,17 +8,17 @@ import ctypes
 import torch
 from torch import Tensor
 
-from .data import to_float
+from ..data import to_float
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 
 
-class Feed:
+class Batches:
     """Batches of uint8 images (N, C, H, W); every epoch has its own order, a function of the seed.
 
     The images lie on the ``device`` if they take less than half of its free memory, else on the
     host, in memory from which copies need not be waited for. ``rows`` (B,) and ``images``
-    (B, C, H, W) hold the current batch, and ``share`` a number in [0, 1] that goes with it.
+    (B, C, H, W) hold the current batch.
     """
 
     def __init__(self, images: Tensor, batch: int, *, seed: int, device: torch.device):
@@ -28,7 +28,6 @@ class Feed:
         self.all = images.to(device) if fits else images.cpu()
         self.rows = torch.zeros(self.batch, dtype=torch.long, device=device)
         self.images = images.new_empty(self.batch, *images.shape[1:], device=device)
-        self.share = torch.ones((), device=device)
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))  # of one epoch, made when needed
 
     def rows_at(self, step: int) -> Tensor:
@@ -40,10 +39,9 @@ class Feed:
             self.order = epoch, picked.to(self.all.device)
         return self.order[1][i * self.batch :][: self.batch]
 
-    def load(self, step: int, share: float) -> None:
+    def load(self, step: int) -> None:
         """Fill the fixed tensors with what step ``step`` sees, without waiting for a device."""
         rows = self.rows_at(step)
-        self.share.fill_(share)
         if self.all.device == self.rows.device:
             self.rows.copy_(rows)
             torch.index_select(self.all, 0, rows, out=self.images)
