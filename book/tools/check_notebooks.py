@@ -38,7 +38,7 @@ MODES = (
     "**Another mode:** run `%env JLEBM_MODE=train` (or `smoke`) in a cell of its own, on Colab "
     "too, before the first import."
 )
-PAGES = ("intro", "reproducibility")  # notebooks that are no chapters
+PAGES = ("intro", "parts", "reproducibility")  # notebooks that are no chapters
 SECTIONS = ("What you will learn", "What can go wrong", "Summary", "Exercises")
 CELL_METADATA = {"tags", "mystnb"}
 TAGS = {"remove-cell", "hide-input", "hide-output", "hide-cell", "remove-input", "remove-output"}
