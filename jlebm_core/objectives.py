@@ -14,8 +14,6 @@ An objective is a frozen dataclass that holds its numbers and is called with the
 are means over the batch, in nats.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -56,9 +54,9 @@ class Objective(ABC):
     def __call__(
         self,
         x: Tensor,
-        prior: Prior,
-        generator: Generator,
-        inference: Inference,
+        prior: "Prior",
+        generator: "Generator",
+        inference: "Inference",
         *,
         weight: float | Tensor = 1.0,
         rng: torch.Generator | int | None = None,
@@ -163,20 +161,20 @@ class PriorObjective(ABC):
     at_once: ClassVar[bool] = False  # is z_pos the codes of all training images, in one step?
     alone: ClassVar[bool] = False  # can the prior learn from the codes of a finished encoder only?
 
-    def parts(self, prior: Prior) -> int:
+    def parts(self, prior: "Prior") -> int:
         """How many parts of the prior learn one after the other, each in a stage of its own."""
         return 1
 
-    def check(self, prior: Prior, images: int) -> None:  # noqa: B027 - most learn from any number
+    def check(self, prior: "Prior", images: int) -> None:  # noqa: B027 - most learn from any number
         """Raise UsageError if ``images`` are too few for the prior to learn from."""
 
-    def finish(self, prior: Prior) -> None:  # noqa: B027 - most have nothing to do
+    def finish(self, prior: "Prior") -> None:  # noqa: B027 - most have nothing to do
         """End a stage: what has been learned in it becomes part of the prior's density."""
 
     @abstractmethod
     def __call__(
         self,
-        prior: Prior,
+        prior: "Prior",
         z_pos: Tensor,
         z_neg: Tensor,
         *,
@@ -218,15 +216,15 @@ class NoiseContrast(PriorObjective):
 
     penalty: float = 0.0
 
-    def parts(self, prior: RatioPrior) -> int:
+    def parts(self, prior: "RatioPrior") -> int:
         """One stage for each ratio."""
         return prior.ratios
 
-    def finish(self, prior: RatioPrior) -> None:
+    def finish(self, prior: "RatioPrior") -> None:
         """Switch the ratio on that has learned: it stays as it is from now on."""
         prior.switch_on()
 
-    def __call__(self, prior: RatioPrior, z_pos, z_neg, *, rng=None):
+    def __call__(self, prior: "RatioPrior", z_pos, z_neg, *, rng=None):
         """The loss, and the terms bce, f_pos, f_neg and ess, the effective sample size of the
         ratios of z_neg over their number."""
         pos, neg = prior.logit(z_pos.detach()), prior.logit(z_neg.detach())
@@ -242,7 +240,7 @@ class CodesELBO(PriorObjective):
 
     alone: ClassVar[bool] = True
 
-    def __call__(self, prior: SecondVAE, z_pos, z_neg, *, rng=None):
+    def __call__(self, prior: "SecondVAE", z_pos, z_neg, *, rng=None):
         """The loss, and the terms code_elbo and gamma."""
         loss = -prior.elbo(z_pos.detach(), rng=rng).mean()
         return loss, {"code_elbo": -loss, "gamma": prior.log_gamma.exp()}
@@ -255,7 +253,7 @@ class FitToCodes(PriorObjective):
     at_once: ClassVar[bool] = True
     alone: ClassVar[bool] = True
 
-    def check(self, prior: MixturePrior, images: int) -> None:
+    def check(self, prior: "MixturePrior", images: int) -> None:
         """Raise UsageError for fewer images than components, or than two."""
         if images < max(2, len(prior.weights)):
             raise UsageError(
@@ -263,7 +261,7 @@ class FitToCodes(PriorObjective):
                 "images: give more images, or fewer components."
             )
 
-    def __call__(self, prior: MixturePrior, z_pos, z_neg, *, rng=None):
+    def __call__(self, prior: "MixturePrior", z_pos, z_neg, *, rng=None):
         """A loss of 0 (there is no gradient), and the terms of the fit."""
         terms = prior.fit(z_pos, seed=rng.initial_seed() if rng else 0)
         return z_pos.new_zeros(()), terms

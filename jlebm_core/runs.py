@@ -160,7 +160,7 @@ def save_samples(
     system: systems.System, path: Path, n: int, *, steps: int | None = None, seed: int = 0
 ) -> None:
     """A grid of ``n`` samples as a PNG, written in one step."""
-    rng = torch.Generator(next(system.parameters()).device).manual_seed(seed)
+    rng = torch.Generator(system.device).manual_seed(seed)
     system.eval()
     picture = viz.png(system.sample(n, steps=steps, rng=rng), max(1, round(n**0.5)))
     path.parent.mkdir(parents=True, exist_ok=True)

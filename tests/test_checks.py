@@ -85,7 +85,7 @@ def test_a_command_says_so_before_its_work(words, says, idle, places, capsys):
 
 
 def test_a_run_on_own_images_wants_them_for_its_measurement(tmp_path, capsys):
-    systems.save(systems.build(settings()), tmp_path / "model")
+    systems.build(settings()).save(tmp_path / "model")
     assert cli.main(["evaluate", str(tmp_path)]) == 2
     assert "was trained on images of your own, own: give their --data" in capsys.readouterr().err
 
@@ -177,7 +177,7 @@ def test_labels_below_zero_stop_a_table_and_a_measurement_at_their_start(part, i
     sets = [replace(s, labels=s.labels - int(i == part)) for i, s in enumerate(SETS)]
     with pytest.raises(UsageError, match="labels count from 0, and own .* has -1"):
         table.run(jobs(), *sets, budget="smoke", device=CPU, progress=False, **MEASURE)
-    systems.save(systems.build(settings()), places / "model")
+    systems.build(settings()).save(places / "model")
     with pytest.raises(UsageError, match="labels count from 0"):
         runs.evaluate_run(places / "model", *sets, device=CPU, **MEASURE)
 

@@ -101,7 +101,7 @@ def test_saving_changes_no_number_and_going_on_none_either(name, tmp_path, monke
         tensors, meta = checkpoints.load(folder / "resume")
         assert tensors.keys() == expected.keys()
         assert all(tensors[k].equal(v) for k, v in expected.items())
-        assert (meta["log"], meta["fit_log"]) == (logs["log"], logs["fit_log"])
+        assert meta["logs"] == logs["logs"]
 
 
 def test_what_is_no_longer_finite_replaces_no_checkpoint(tmp_path):

@@ -40,7 +40,7 @@ def sample_uint8(
 
 def device_of(system: System) -> torch.device:
     """Where the parameters of ``system`` are."""
-    return next(system.parameters()).device
+    return system.device
 
 
 def encode_all(

@@ -1,7 +1,5 @@
 """A training as data: stages one after the other, and the numbers that all of them share."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 

@@ -70,7 +70,7 @@ class Trainer:
             if t.ema and (k in weights or k.endswith(("running_mean", "running_var")))
         }
         self.recorded: Recorded | None = None  # the step of the stage that is due
-        self.logs: list[dict[str, list[float]]] = [{} for _ in t.phases()]
+        self.logs: list[dict[str, list[float]]] = [{} for _ in t.phases()] or [{}]
         self.seconds, self.cpu_seconds = 0.0, 0.0  # spent in run(), over all sessions
         self.sums: dict[str, Tensor] = {}  # of what is to be logged, since the last log
         self.count = 0  # steps in the sums
