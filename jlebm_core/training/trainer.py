@@ -121,7 +121,7 @@ class Trainer:
             terms = self.fit_at_once(stage.prior)
         else:
             self.recorded = self.recorded or Recorded(
-                partial(self.take, stage), self.rng.device, rng=self.rng
+                partial(self.learn, stage), self.rng.device, rng=self.rng
             )
             terms = self.recorded()
         self.step += 1
@@ -147,7 +147,7 @@ class Trainer:
         self.recorded = None  # what a step does has changed
         self.begin()
 
-    def take(self, stage: Stage) -> dict[str, Tensor]:
+    def learn(self, stage: Stage) -> dict[str, Tensor]:
         """(beta, phi) on the objective of the nets, then alpha on the prior's, of z_pos, z_neg."""
         system, terms = self.system, {}
         x, rows = self.batches.floats(), self.batches.rows
