@@ -12,6 +12,7 @@ from . import presets, rows
 from .configs import Config, known_settings
 from .datasets import SHAPES, own_path
 from .errors import UsageError
+from .paths import expanded
 from .settings import Shape
 
 if TYPE_CHECKING:
@@ -28,6 +29,32 @@ def device_option(p: argparse.ArgumentParser) -> None:
 def train_only_option(p: argparse.ArgumentParser) -> None:
     """``--train-only``."""
     p.add_argument("--train-only", action="store_true", help="measure nothing: a later call does")
+
+
+PLACES = {"model": "MODEL", "folder": "FOLDER", "weights": "--weights", "out": "--out"}
+
+
+def places(args: argparse.Namespace) -> None:
+    """Make paths of the arguments that name a place; UsageError for what names none.
+
+    ``args.makes``, if there, is what the command writes to ``--out``: (its name, its suffixes).
+    """
+    for name, option in PLACES.items():
+        text = getattr(args, name, None)
+        if text is None:
+            continue
+        if not text.strip() or "\0" in text:
+            raise UsageError(f"{option} is {text!r}, which names no file and no folder.")
+        place = expanded(text)
+        if name == "out" and hasattr(args, "makes") and not place.is_dir():
+            what, suffixes = args.makes
+            if text.endswith(("/", "/.", "/..")):
+                raise UsageError(f"--out is {text}, a folder: name the file to be written in it.")
+            if place.suffix.lower() not in suffixes:
+                *most, last = filter(None, suffixes)
+                kinds = f"{', '.join(most)} or {last}" if most else last
+                raise UsageError(f"{what} is a {kinds} file, but --out is {place}.")
+        setattr(args, name, place)
 
 
 def positive(text: str) -> int:
@@ -95,11 +122,16 @@ def configurer(args: argparse.Namespace) -> tuple[Callable[[str, Shape], Config]
 
 
 def device_of(args: argparse.Namespace) -> "torch.device":
-    """The device that ``--device`` names; UsageError if it is not there."""
+    """The device that ``--device`` names; UsageError if it is not there, or cannot compute."""
     import torch
 
-    name = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    name = default if args.device is None else args.device
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError):
-        raise UsageError(f"there is no device {name!r} on this machine.") from None
+        device = torch.device(name)
+        if device.type == "cpu" and device.index:
+            raise RuntimeError("PyTorch takes any number for the one CPU")
+        torch.randn(2, device=device, generator=torch.Generator(device)).sum().item()
+        return torch.device("cpu") if device.type == "cpu" else device
+    except (RuntimeError, AssertionError, ImportError, NotImplementedError):
+        raise UsageError(f"there is no device {name!r} on this machine that computes.") from None

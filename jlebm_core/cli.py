@@ -5,9 +5,9 @@ standard error).
 """
 
 import argparse
+import codecs
 import os
 import sys
-from pathlib import Path
 
 from . import __version__, presets, rows
 from .arguments import (
@@ -15,6 +15,7 @@ from .arguments import (
     device_of,
     device_option,
     natural,
+    places,
     positive,
     seed,
     train_only_option,
@@ -23,7 +24,20 @@ from .configs import BUDGETS, PRESETS
 from .datasets import NAMES, SHAPES, SPLITS, own_path, title
 from .errors import Diverged, Interrupted, UsageError
 from .experiments import EXPERIMENTS
-from .settings import PRECISIONS
+from .settings import PICTURES, PRECISIONS
+
+SPELLED = "jlebm.spelled"  # a way of writing what an encoding lacks
+
+
+def spelled(error: UnicodeError) -> tuple[str, int]:
+    """What stands for characters that the encoding of a stream lacks: +- for ±, else an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    escaped = codecs.backslashreplace_errors(error)
+    return escaped[0].replace("\\xb1", "+-"), escaped[1]
+
+
+codecs.register_error(SPELLED, spelled)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,17 +45,22 @@ def main(argv: list[str] | None = None) -> int:
     # Read when PyTorch is loaded, by the commands that need it. Threads that spin while they wait
     # for each other take the core from the very thread they wait for, where others want cores too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):  # of any encoding, and for names that no encoding has
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=SPELLED)
     args = parser().parse_args(argv)
     try:
-        if getattr(args, "data", None):
+        places(args)
+        if getattr(args, "data", None) is not None:
             own_path(args.data)  # a wrong name shows before PyTorch is imported
         args.run(args)
-        sys.stdout.flush()
+        if sys.stdout:  # else it was closed from the start
+            sys.stdout.flush()
     except UsageError as error:
-        print(f"jlebm: {error}", file=sys.stderr)
+        complain(error)
         return 2
     except Diverged as error:
-        print(f"jlebm: {error}", file=sys.stderr)
+        complain(error)
         return 1
     except Interrupted as stopped:
         how = "--resume" if args.run is run_train else "the same command"
@@ -56,9 +75,15 @@ def main(argv: list[str] | None = None) -> int:
         return 141
     except OSError as error:  # a path that cannot be used, a full disk
         path = error.filename2 or error.filename or "a file"
-        print(f"jlebm: {path} cannot be used: {error.strerror or error}.", file=sys.stderr)
+        complain(f"{path} cannot be used: {error.strerror or error}.")
         return 2
     return 0
+
+
+def complain(reason: object) -> None:
+    """One line on standard error, whatever the names of files in it are made of."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(reason))
+    print(f"jlebm: {line}", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--budget", choices=BUDGETS, default="cpu", help="how long (default: cpu)")
     p.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change settings")
     p.add_argument("--seed", type=seed, default=0)
-    p.add_argument("--out", type=Path, help="folder of the run")
+    p.add_argument("--out", help="folder of the run")
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     p.add_argument("--save-every", type=positive, default=1000, metavar="STEPS")
     p.add_argument("--precision", choices=PRECISIONS, default="auto")
@@ -83,20 +108,20 @@ def parser() -> argparse.ArgumentParser:
     p.set_defaults(run=run_train)
 
     p = commands.add_parser("sample", help="draw images from a trained system")
-    p.add_argument("model", type=Path, help="a run's folder, a checkpoint, or a shipped name")
+    p.add_argument("model", help="a run's folder, a checkpoint, or a shipped name")
     p.add_argument("--n", type=positive, default=64)
     p.add_argument("--steps", type=natural, help="Langevin steps (default: as trained)")
-    p.add_argument("--out", type=Path, default=Path("samples.png"))
+    p.add_argument("--out", default="samples.png", help="a picture")
     p.add_argument("--seed", type=seed, default=0)
     device_option(p)
-    p.set_defaults(run=run_sample)
+    p.set_defaults(run=run_sample, makes=("a picture", ("", *PICTURES)))
 
     p = commands.add_parser("evaluate", help="measure a trained system and record the figures")
-    p.add_argument("model", type=Path, help="a run's folder, or a shipped name")
+    p.add_argument("model", help="a run's folder, or a shipped name")
     p.add_argument("--data", help="default: the data it was trained on")
     p.add_argument("--samples", type=positive, default=10_000, help="default: 10000")
     p.add_argument("--features", help="NAME-classifier or inception-v3-compat; default: the data's")
-    p.add_argument("--weights", type=Path, help="file of Inception's weights (else downloaded)")
+    p.add_argument("--weights", help="file of Inception's weights (else downloaded)")
     p.add_argument("--seed", type=seed, default=0)
     device_option(p)
     p.set_defaults(run=run_evaluate)
@@ -110,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", nargs="+", type=seed, help="default: 0 1 2 for four rows, else 0")
     p.add_argument("--samples", type=positive, help="default: 10000, budget paper: 50000")
     p.add_argument("--features", help="default: the data's classifier, budget paper: Inception")
-    p.add_argument("--weights", type=Path, help="file of Inception's weights (else downloaded)")
+    p.add_argument("--weights", help="file of Inception's weights (else downloaded)")
     p.add_argument("--dry-run", action="store_true", help="print what would run, and how long")
     p.add_argument("--show", action="store_true", help="print the table of what there is")
     train_only_option(p)
@@ -129,14 +154,14 @@ def parser() -> argparse.ArgumentParser:
     p.set_defaults(run=run_experiment)
 
     p = commands.add_parser("export", help="write a trained system for the latent explorer")
-    p.add_argument("model", type=Path, help="a run's folder, a checkpoint, or a shipped name")
-    p.add_argument("--out", type=Path, required=True, help="a .safetensors file, 2 MB at most")
+    p.add_argument("model", help="a run's folder, a checkpoint, or a shipped name")
+    p.add_argument("--out", required=True, help="a .safetensors file, 2 MB at most")
     p.add_argument("--title", help="what the explorer's chooser shows")
     p.add_argument("--no-encoder", action="store_true", help="leave the inference network out")
-    p.set_defaults(run=run_export)
+    p.set_defaults(run=run_export, makes=("an export", (".safetensors",)))
 
     p = commands.add_parser("publish", help="copy an evaluated run into data/, to be committed")
-    p.add_argument("folder", type=Path, help="a run's folder")
+    p.add_argument("folder", help="a run's folder")
     p.add_argument("--results-only", action="store_true", help="without the weights")
     p.set_defaults(run=run_publish)
 
@@ -262,8 +287,6 @@ def run_export(args: argparse.Namespace) -> None:
 
     stem = runs.model_stem(args.model)
     checkpoints.writable(args.out.parent, args.out.name)
-    if args.out.suffix.lower() != ".safetensors":
-        raise UsageError(f"an export is a .safetensors file, but --out is {args.out}.")
     system = systems.load(stem)
     encoder = not args.no_encoder and system.inference.amortised
     done = export(system, args.out, title=args.title, encoder=encoder)

@@ -4,6 +4,7 @@ at once."""
 from pathlib import Path
 
 from .errors import UsageError
+from .paths import expanded
 from .settings import Shape
 
 SPLITS = ("train", "test")
@@ -34,7 +35,11 @@ def own_path(name: str) -> Path | None:
     """
     if name in NAMES:
         return None
-    path = Path(name).expanduser()
+    if not name.strip():
+        raise UsageError(
+            f"no data set is called {name!r}: use one of {', '.join(NAMES)}, or a path."
+        )
+    path = expanded(name)
     if path.stem in NAMES and path.exists():
         raise UsageError(f"{path} has the name of a built-in data set: give it another one.")
     if path.is_dir() or (path.suffix.lower() == ".npz" and path.is_file()):

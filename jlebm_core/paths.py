@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from .errors import UsageError
+
 PACKAGE = Path(__file__).resolve().parent
 CLONE = PACKAGE.parent if (PACKAGE.parent / "data" / "checkpoints").is_dir() else None
 
@@ -18,19 +20,41 @@ def shipped(*parts: str) -> Path:
 
 def cache_dir() -> Path:
     """Folder for downloads and compiled kernels: ``JLEBM_CACHE``; ``data/cache`` of the clone;
-    ``jlebm`` in ``XDG_CACHE_HOME`` or, unless that is an absolute path, in ``~/.cache``."""
+    ``jlebm`` in ``XDG_CACHE_HOME`` or, unless that is an absolute path, in ``~/.cache``.
+
+    Raises UsageError where none is known, as for a user without a home folder.
+    """
     if own := os.environ.get("JLEBM_CACHE"):
-        return Path(own).expanduser()
+        return expanded(own)
     if CLONE:
         return CLONE / "data" / "cache"
     caches = Path(os.environ.get("XDG_CACHE_HOME", ""))  # to be ignored if it is relative
-    return (caches if caches.is_absolute() else Path.home() / ".cache") / "jlebm"
+    return (caches if caches.is_absolute() else expanded("~/.cache")) / "jlebm"
+
+
+def expanded(path: str | Path) -> Path:
+    """``path`` with ~ replaced by the home folder; UsageError for a user who has none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(
+            f"{path} cannot be found: this user has no home folder; set HOME, or for downloads and "
+            "compiled kernels JLEBM_CACHE, to a folder."
+        ) from None
 
 
 def data_roots() -> list[Path]:
-    """Folders in which raw data sets are looked for, in this order: ``JLEBM_DATA``, the cache."""
+    """Folders in which raw data sets are looked for, in this order: ``JLEBM_DATA``, the cache.
+
+    Raises UsageError where there is neither.
+    """
     own = os.environ.get("JLEBM_DATA")
-    return [*([Path(own).expanduser()] if own else []), cache_dir()]
+    try:
+        return [*([expanded(own)] if own else []), cache_dir()]
+    except UsageError:
+        if own and not own.startswith("~"):
+            return [Path(own)]
+        raise
 
 
 def runs_dir() -> Path:

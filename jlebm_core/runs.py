@@ -159,18 +159,20 @@ def interrupted(folder: Path, total: int) -> Interrupted:
 def save_samples(
     system: systems.System, path: Path, n: int, *, steps: int | None = None, seed: int = 0
 ) -> None:
-    """A grid of ``n`` samples as a PNG, written in one step."""
+    """A grid of ``n`` samples, written in one step as the kind of picture that the suffix names."""
     rng = torch.Generator(system.device).manual_seed(seed)
     system.eval()
-    picture = viz.png(system.sample(n, steps=steps, rng=rng), max(1, round(n**0.5)))
+    images = system.sample(n, steps=steps, rng=rng)
+    picture = viz.picture(images, max(1, round(n**0.5)), suffix=path.suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoints.write_atomic(path, picture)
 
 
 def model_stem(model: Path) -> Path:
-    """The checkpoint that ``model`` means: a run's folder, a stem, or a shipped name."""
-    candidates = (model / "model", model, paths.shipped("checkpoints", str(model)))
-    for stem in candidates:
+    """The checkpoint that ``model`` means: a run's folder, a stem or one of its two files, or a
+    shipped name."""
+    bare = model.with_suffix("") if model.suffix in (".safetensors", ".json") else model
+    for stem in (model / "model", model, bare, paths.shipped("checkpoints", bare)):
         if checkpoints.exists(stem):
             return stem
     raise UsageError(

@@ -10,6 +10,7 @@ Shape = tuple[int, ...]
 
 KL_ESTIMATES = ("exact", "monte-carlo")
 LR_DECAYS = ("cosine", "epoch", "none")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")  # files of samples
 PRECISIONS = ("auto", "bf16", "float32")  # of a training; see ``train.resolve_precision``
 
 

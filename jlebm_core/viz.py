@@ -48,14 +48,33 @@ def _some(name: str, *drawn: Sized) -> None:
         raise UsageError(f"there are no {name} to draw: give one or more.")
 
 
+# How a picture is written, by the suffix of its file: as it is, or for JPEG as near as can be.
+FORMATS = {
+    **dict.fromkeys(("", ".png"), {"format": "png"}),
+    **dict.fromkeys((".jpg", ".jpeg"), {"format": "jpeg", "quality": 95, "subsampling": 0}),
+    **dict.fromkeys((".tif", ".tiff"), {"format": "tiff"}),
+    ".webp": {"format": "webp", "lossless": True, "exact": True},
+    ".bmp": {"format": "bmp"},
+}
+
+
 def png(images: Tensor, columns: int, *, scale: int = 1) -> bytes:
     """The mosaic as a PNG file, every pixel ``scale`` times as large."""
+    return picture(images, columns, scale=scale)
+
+
+def picture(images: Tensor, columns: int, *, scale: int = 1, suffix: str = ".png") -> bytes:
+    """The mosaic as a file of the kind that ``suffix`` names, one of ``FORMATS``, every pixel
+    ``scale`` times as large. Raises UsageError for another suffix."""
+    if suffix.lower() not in FORMATS:
+        kinds = ", ".join(filter(None, FORMATS))
+        raise UsageError(f"a picture is one of {kinds}, and no {suffix} file.")
     from PIL import Image
 
     pixels = (mosaic(images, columns) * 255).round().to(torch.uint8).numpy()
-    picture = Image.fromarray(pixels)
-    file = io.BytesIO()
-    picture.resize((picture.width * scale, picture.height * scale), Image.NEAREST).save(file, "png")
+    image, file = Image.fromarray(pixels), io.BytesIO()
+    image = image.resize((image.width * scale, image.height * scale), Image.NEAREST)
+    image.save(file, **FORMATS[suffix.lower()])
     return file.getvalue()
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .. import paths
+from .. import checkpoints, paths
 from ..errors import UsageError
 from .download import DownloadError
+from .own import say
 
 Found = TypeVar("Found")
 
@@ -37,11 +38,17 @@ def locate(
     for place in tried:
         if (found := find(place)) is not None:
             return found
+    own = os.environ.get("JLEBM_DATA")
+    wrong = f"JLEBM_DATA is {own}, which is no folder" if own and not Path(own).is_dir() else ""
     if isinstance(get, str):
         failure = get
     elif not download:
         failure = "downloading was not allowed"
+    elif not (cache := cache_dir()):
+        failure = "there is no folder for a download: JLEBM_CACHE can name one"
     else:
+        if wrong:
+            say(Path(own), f"{wrong}: {title} is downloaded to {cache}.")
         try:
             get(tried[-1])
             if (found := find(tried[-1])) is not None:
@@ -51,7 +58,8 @@ def locate(
             failure = f"the download failed ({' '.join(str(error).split())})"
     raise UsageError(
         f"{title} is not at hand: no {wanted} in {' or '.join(map(str, tried))}, and {failure}; "
-        f"set JLEBM_DATA to a folder that holds {folder or wanted}, or use --data glyphs."
+        f"{wrong and wrong + ': '}set JLEBM_DATA to a folder that holds {folder or wanted}, or use "
+        "--data glyphs."
     )
 
 
@@ -62,16 +70,34 @@ def decoded(
 
     The whole set is written once, image by image, to ``name``.npy in the cache and read from there
     ever after, so ``name`` must change with the files. With a ``limit`` the first images alone are
-    taken from that file or, where there is none yet, decoded and not kept.
+    taken from that file or, where there is none yet, decoded and not kept; so are all of them where
+    the cache cannot be written.
     """
-    file = paths.cache_dir() / f"{name}.npy"
-    if not file.is_file():
-        if limit is not None and limit < n:
+    cache = cache_dir()
+    file = cache and cache / f"{name}.npy"
+    if file is None or not file.is_file():
+        if limit is not None and limit < n or not can_write(cache):
             some = list(islice(images, limit))
             return torch.from_numpy(np.stack(some).transpose(0, 3, 1, 2).copy())
         write_decoded(file, n, images, title)
     pixels = np.load(file, mmap_mode="r")
     return torch.from_numpy(np.array(pixels[:limit]))
+
+
+def cache_dir() -> Path | None:
+    """The cache, None for a user who has none."""
+    try:
+        return paths.cache_dir()
+    except UsageError:
+        return None
+
+
+def can_write(folder: Path | None) -> bool:
+    """Whether files can be kept in ``folder``, which need not be there yet."""
+    try:
+        return folder is not None and checkpoints.writable(folder) is None
+    except OSError:
+        return False
 
 
 def write_decoded(file: Path, n: int, images: Iterable[np.ndarray], title: str) -> None:
