@@ -13,9 +13,14 @@ def shipped(*parts: str) -> Path:
     """Path of a shipped file, e.g. ``shipped("checkpoints", "joint-ebm-mnist")``.
 
     In a clone that is the folder ``data/``; an installed package carries the same files inside
-    itself (see ``package-dir`` in pyproject.toml).
+    itself (see ``package_dir`` in setup.py).
     """
     return (CLONE / "data" if CLONE else PACKAGE / "shipped").joinpath(*parts)
+
+
+def benchmarks() -> Path:
+    """What ``make bench`` measured: ``benchmarks/results.json`` of the clone, else shipped."""
+    return (CLONE or PACKAGE / "shipped") / "benchmarks" / "results.json"
 
 
 def cache_dir() -> Path:

@@ -104,9 +104,9 @@ def shipped_path(name: str) -> Path:
 
 
 def benchmarks() -> list[dict]:
-    """The records that `make bench` left in benchmarks/results.json; none outside a clone."""
-    file = paths.CLONE and paths.CLONE / "benchmarks" / "results.json"
-    return json.loads(file.read_text()) if file and file.is_file() else []
+    """The records that `make bench` left in benchmarks/results.json; the package carries them."""
+    file = paths.benchmarks()
+    return json.loads(file.read_text()) if file.is_file() else []
 
 
 def metric(result: dict, name: str, **protocol) -> float | None:

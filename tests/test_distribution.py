@@ -8,6 +8,7 @@ import sysconfig
 import tarfile
 import tomllib
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
@@ -109,7 +110,7 @@ USE = """
 from importlib.metadata import version
 from pathlib import Path
 import jlebm_core, torch
-from jlebm_core import paths, systems
+from jlebm_core import paths, results, systems
 home = Path(jlebm_core.__file__).parent
 assert paths.CLONE is None and (home / "py.typed").is_file(), home
 assert version("jlebm-core") == jlebm_core.__version__
@@ -117,6 +118,7 @@ system = systems.shipped("joint-ebm-mnist-s0")
 x = system.sample(4, rng=torch.Generator().manual_seed(0))
 assert x.shape == (4, 1, 28, 28) and x.isfinite().all()
 torch.save(x, "samples.pt")
+assert paths.benchmarks().is_relative_to(home) and len(results.benchmarks()) == BENCHMARKS
 print(home, paths.cache_dir())
 """
 
@@ -126,7 +128,7 @@ def test_the_wheel_works_where_there_is_no_clone(built, tmp_path):
     """Installed alone; only what it needs comes from the environment of the tests."""
     import torch
 
-    from jlebm_core import systems
+    from jlebm_core import results, systems
 
     place, work = tmp_path / "venv", tmp_path / "work"
     work.mkdir()
@@ -146,8 +148,14 @@ def test_the_wheel_works_where_there_is_no_clone(built, tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    with ZipFile(built[1]) as wheel:
+        names = wheel.namelist()
+    lent = [n for n in names if n.startswith("jlebm_core/shipped/benchmarks/")]
+    assert lent == ["jlebm_core/shipped/benchmarks/results.json"] and results.benchmarks()
+
     assert say(jlebm, "--version") == f"jlebm {jlebm_core.__version__}\n"
-    where = say(python, "-c", USE).split()
+    measured = f"BENCHMARKS = {len(results.benchmarks())}\n"  # what chapter 12 tells of
+    where = say(python, "-c", measured + USE).split()
     assert where == [str(packages / "jlebm_core"), str(tmp_path / "xdg" / "jlebm")]
     ours = systems.load(paths.shipped("checkpoints", "joint-ebm-mnist-s0"))
     drawn = ours.sample(4, rng=torch.Generator().manual_seed(0))
