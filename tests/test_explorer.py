@@ -2,10 +2,12 @@
 
 import json
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
 from conftest import EXPLORABLE, REFUSED, slider_values
+from ipywidgets.embed import dependency_state
 from torch import nn
 
 from jlebm_core import cli, systems
@@ -262,10 +264,53 @@ def test_one_group_of_sliders_for_each_kind_of_code():
     canvas, first, second = explorer.children
     assert canvas.titles == ["two layers", "one", "again"] and canvas.forms == ["1-2", "2"]
     assert [s.description for s in sliders(first)] == ["1", "2", "1"]  # top layer first
-    assert (canvas.display0, canvas.display1) == ("flex", "none") and len(sliders(second)) == 2
+    assert [g.layout.display for g in (first, second)] == ["flex", "none"]
+    assert len(sliders(second)) == 2
     assert explorer.z.tolist() == pytest.approx(describe(a).description["start"])
     explorer.z = torch.tensor([0.1, -0.2, 0.3])
     assert canvas.code == pytest.approx([0.1, -0.2, 0.3])
+
+
+def all_of(controls):
+    """The widgets in an entry of the canvas's controls."""
+    if isinstance(controls, ipywidgets.Widget):
+        return [controls]
+    parts = controls.values() if isinstance(controls, dict) else controls or ()
+    return [w for part in parts for w in all_of(part)]
+
+
+def models(widget):
+    """The states that a page gets of a widget, by the names of their models."""
+    states = dependency_state([widget], drop_defaults=False)
+    return sorted((s["model_name"], key, s["state"]) for key, s in states.items())
+
+
+@pytest.mark.parametrize("dims", [(2,), (1, 2), (1, 2, 3)])
+def test_the_canvas_names_its_controls_and_nothing_is_linked(dims):
+    """Colab's manager fetches what another widget names: a link would never come."""
+    explorer = LatentExplorer([StandardNormal(dims), StandardNormal((4,))])
+    found = models(explorer)
+    assert not [name for name, _, _ in found if "Link" in name]
+    states = {f"IPY_MODEL_{key}": (name, state) for name, key, state in found}
+    first, second = next(s["controls"] for _, _, s in found if "controls" in s)
+    assert [len(layer["sliders"]) for layer in first["layers"]] == list(dims)  # bottom layer first
+    assert [len(layer["sliders"]) for layer in second["layers"]] == [4]
+    names = [states[key][0] for layer in first["layers"] for key in layer["sliders"]]
+    assert names == ["FloatSliderModel"] * sum(dims)
+    for layer in first["layers"]:
+        assert states[layer["head"]][0] == "HTMLModel"
+        keep = layer["keep"] and states[layer["keep"]][0]
+        assert keep == ("CheckboxModel" if len(dims) > 1 else None)
+    assert [states[form["layout"]][1]["display"] for form in (first, second)] == ["flex", "none"]
+
+
+def test_the_controls_are_made_before_the_canvas_that_names_them(monkeypatch):
+    made = []
+    monkeypatch.setattr(ipywidgets.Widget, "_widget_construction_callback", made.append)
+    explorer = LatentExplorer([StandardNormal((1, 2)), StandardNormal((4,))])
+    named = [s for form in explorer.canvas.controls for s in all_of(form)]
+    order = [made.index(w) for w in named]
+    assert len(order) == 8 + 6 and max(order) < made.index(explorer.canvas)
 
 
 @pytest.mark.parametrize(

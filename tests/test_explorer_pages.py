@@ -1,15 +1,14 @@
 """The explorer as a reader meets it on the built pages, in headless Chromium: every control."""
 
 import gzip
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import SETTLE, SITE, patience
-from ipywidgets.embed import embed_data
 from test_explorer_engine import Random
+from test_explorer_links import page_of
 
 from jlebm_core import systems
 from jlebm_core.explorer import LatentExplorer
@@ -442,17 +441,8 @@ def test_examples_are_those_of_the_data_set(reader, not_at_hand):
 def test_models_with_other_layers_bring_their_own_sliders(browser, tmp_path, joint):
     glyphs = systems.shipped("joint-ebm-glyphs-s0")
     lebm = systems.shipped("lebm-mnist-s0")
-    state = embed_data([LatentExplorer({"a": joint, "b": glyphs, "c": lebm})], drop_defaults=False)
-    data = [json.dumps(part).replace("</", r"<\/") for part in state.values()]
-    scripts = ("widgets/require.js", "boot-widgets.js", "widgets/embed-amd.js")
-    mime = "application/vnd.jupyter.widget"
-    (tmp_path / "x.html").write_text(
-        "<!doctype html><meta charset=utf-8>"
-        + "".join(f'<script src="{(SITE / "_static" / s).as_uri()}"></script>' for s in scripts)
-        + f'<body><script type="{mime}-state+json">{data[0]}</script>'
-        + f'<script type="{mime}-view+json">{data[1].strip("[]")}</script>'
-    )
-    r = Reader(browser, "file://", f"{tmp_path}/x.html")
+    file = page_of(LatentExplorer({"a": joint, "b": glyphs, "c": lebm}), tmp_path)
+    r = Reader(browser, "file://", str(file))
     shown = """() => [...document.querySelectorAll(".jx-layer")].filter((e) => e.checkVisibility())
       .map((e) => e.querySelectorAll(".noUi-handle").length)"""
     assert r.page.evaluate(shown) == [6, 2, 2]  # top layer first

@@ -38,6 +38,7 @@ export class Explorer {
       ...this.models.map(({ title }) => h("option", {}, title)),
     );
     this.link = h("a.link", { href: "#", onclick: () => this.copyLink() }, "Link to this state");
+    this.link.hidden = window.top !== window; // in a frame the address bar is of another page
     const choice = this.models.length > 1 ? this.chooser : h("b", {}, this.model.title);
     this.status = h("span.hint", { role: "status" });
     const label = h("label", {}, h("span", {}, "Model "), choice);

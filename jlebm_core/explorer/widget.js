@@ -1,6 +1,6 @@
-// The anywidget: the explorer joined to the traits that sliders and check boxes of ipywidgets are
-// linked to (z0, z1, .., keep1, ..), in a live kernel and on a page without one alike. The trait
-// `code` holds the exact code; a slider shows it rounded to its step and cut off at its ends.
+// The anywidget: the explorer joined to the sliders and check boxes of ipywidgets that its trait
+// `controls` names, in a live kernel and on a page without one alike. The trait `code` holds the
+// exact code; a slider shows it rounded to its step and cut off at its ends.
 import { Explorer } from "./explorer.js";
 import { Model } from "./model.js";
 import { h } from "./parts.js";
@@ -22,6 +22,21 @@ const isHurried = (names, [source]) =>
   names.includes(new URLSearchParams(location.hash.slice(1)).get("explorer")) ||
   [...document.scripts].some((script) => script.getAttribute("src") === source);
 
+// `controls` with the models of ipywidgets in place of their references
+async function resolved(controls, manager) {
+  if (controls === null) return null;
+  if (typeof controls === "string")
+    return manager.get_model(controls.replace(/^IPY_MODEL_/, ""));
+  if (Array.isArray(controls)) return Promise.all(controls.map((c) => resolved(c, manager)));
+  const values = await resolved(Object.values(controls), manager);
+  return Object.fromEntries(Object.keys(controls).map((key, k) => [key, values[k]]));
+}
+
+const put = (control, name, value) => {
+  control.set(name, value);
+  control.save_changes();
+};
+
 async function render({ model, el }) {
   const bytes = (view) => view && new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
   const [names, titles, sources] = ["names", "titles", "sources"].map((key) => model.get(key));
@@ -42,6 +57,9 @@ async function render({ model, el }) {
     el.append(h("p.hint", { role: "status" }, `${titles[0]} could not be loaded.`));
     return;
   }
+  const controls = await resolved(model.get("controls"), model.widget_manager);
+  const slidersOf = ({ layers }) => layers.flatMap(({ sliders }) => sliders);
+  const shown = () => controls[model.get("forms").indexOf(explorer.model.dims.join("-"))];
   let telling = false,
     timer = 0;
 
@@ -54,17 +72,16 @@ async function render({ model, el }) {
     telling = true;
     const { model: chosen, z, keep } = explorer;
     const reach = model.get("reach");
-    model.set("code", [...z]);
-    z.forEach((v, i) => {
-      told[i] = Math.max(-reach, Math.min(reach, v));
-      model.set(`z${i}`, told[i]);
+    slidersOf(shown()).forEach((slider, i) => {
+      told[i] = Math.max(-reach, Math.min(reach, z[i]));
+      put(slider, "value", told[i]);
     });
-    keep.forEach((k, i) => model.set(`keep${i + 1}`, k));
-    chosen.dims.forEach((_, i) => model.set(`head${i + 1}`, chosen.head(i)));
-    const form = chosen.dims.join("-");
-    model
-      .get("forms")
-      .forEach((name, k) => model.set(`display${k}`, name === form ? "flex" : "none"));
+    shown().layers.forEach((layer, i) => {
+      put(layer.head, "value", chosen.head(i));
+      if (layer.keep) put(layer.keep, "value", keep[i]);
+    });
+    for (const form of controls) put(form.layout, "display", form === shown() ? "flex" : "none");
+    model.set("code", [...z]);
     model.set("chosen", explorer.index);
     model.save_changes();
     telling = false;
@@ -96,6 +113,7 @@ async function render({ model, el }) {
   el.dataset.lmSuppressShortcuts = "true"; // JupyterLab would eat the arrow keys
   el.addEventListener("keydown", (event) => event.stopPropagation());
 
+  const heard = [];
   const listen = (name, act) =>
     model.on(`change:${name}`, () => {
       if (!telling) act(model.get(name));
@@ -106,14 +124,25 @@ async function render({ model, el }) {
   };
   take(model.get("code"));
   listen("code", take);
-  for (let i = 0; model.get(`z${i}`) !== undefined; i++)
-    listen(`z${i}`, (v) => {
-      if (i >= explorer.z.length || isEcho(i, v)) return;
-      told[i] = v;
-      explorer.setCoordinate(i, v);
+  const hear = (control, form, act) => {
+    const change = () => {
+      if (!telling && form === shown()) act(control.get("value"));
+    };
+    control.on("change:value", change, el); // el: whose view it is, for when that goes
+    heard.push(control);
+  };
+  for (const form of controls) {
+    slidersOf(form).forEach((slider, i) =>
+      hear(slider, form, (v) => {
+        if (isEcho(i, v)) return;
+        told[i] = v;
+        explorer.setCoordinate(i, v);
+      }),
+    );
+    form.layers.forEach(({ keep }, i) => {
+      if (keep) hear(keep, form, (v) => explorer.keepLayer(i, v));
     });
-  for (let i = 1; model.get(`keep${i}`) !== undefined; i++)
-    listen(`keep${i}`, (v) => explorer.keepLayer(i - 1, v));
+  }
   listen("chosen", (k) => explorer.choose(k));
 
   const restore = () => {
@@ -129,6 +158,7 @@ async function render({ model, el }) {
   return () => {
     removeEventListener("hashchange", restore);
     clearTimeout(timer);
+    heard.forEach((control) => control.off(null, null, el));
     explorer.destroy();
   };
 }

@@ -6,7 +6,6 @@ rendered page that has neither kernel nor network.
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 import anywidget
@@ -29,37 +28,35 @@ STEP = 0.05  # of a slider
 Part = System | Prior | Export
 
 
-@cache
 def script() -> str:
     """The JavaScript modules as one: imports of each other dropped, all names in one scope."""
     texts = [(HERE / f"{name}.js").read_text("utf-8") for name in MODULES]
     return re.sub(r"^import [^;]*;\n", "", "\n".join(texts), flags=re.MULTILINE)
 
 
-@cache
-def canvas_type(size: int, layers: int, forms: int) -> type[anywidget.AnyWidget]:
-    """The canvas's class, with a trait for each thing that another widget is linked to."""
-    linked = {f"z{i}": traitlets.Float(0.0) for i in range(size)}
-    linked |= {f"keep{i}": traitlets.Bool(False) for i in range(1, layers + 1)}
-    linked |= {f"head{i}": traitlets.Unicode() for i in range(1, layers + 1)}
-    linked |= {f"display{k}": traitlets.Unicode("flex") for k in range(forms)}
-    own = {
-        "exports": traitlets.List(traitlets.Bytes()),
-        "sources": traitlets.List(traitlets.Unicode()),  # of weights that a page keeps outside
-        "names": traitlets.List(traitlets.Unicode()),
-        "titles": traitlets.List(traitlets.Unicode()),
-        "forms": traitlets.List(traitlets.Unicode()),
-        "code": traitlets.List(traitlets.Float()),
-        "reach": traitlets.Float(),
-        "step": traitlets.Float(STEP),
-        "chosen": traitlets.Int(0),
-        "examples": traitlets.List(traitlets.Bytes()),
-        "example_shapes": traitlets.List(traitlets.List(traitlets.Int())),
-        "example_sets": traitlets.List(traitlets.Unicode()),
-    }
-    synced = {name: trait.tag(sync=True) for name, trait in {**linked, **own}.items()}
-    style = (HERE / "explorer.css").read_text("utf-8")
-    return type("Canvas", (anywidget.AnyWidget,), {"_esm": script(), "_css": style, **synced})
+class Canvas(anywidget.AnyWidget):
+    """The picture and its panels. Its script finds the sliders by ``controls``, in place of links
+    of ipywidgets: a link is a widget that no other one names, and Colab fetches those alone.
+
+    ``controls`` holds, for each kind of code, ``layout`` (of all its sliders) and ``layers``,
+    bottom layer first: ``head``, ``keep`` (None for a single layer) and ``sliders``.
+    """
+
+    _esm = script()
+    _css = (HERE / "explorer.css").read_text("utf-8")
+    controls = traitlets.List().tag(sync=True, **ipywidgets.widget_serialization)
+    exports = traitlets.List(traitlets.Bytes()).tag(sync=True)
+    sources = traitlets.List(traitlets.Unicode()).tag(sync=True)  # weights kept outside a page
+    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    titles = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    forms = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    code = traitlets.List(traitlets.Float()).tag(sync=True)
+    reach = traitlets.Float().tag(sync=True)
+    step = traitlets.Float(STEP).tag(sync=True)
+    chosen = traitlets.Int(0).tag(sync=True)
+    examples = traitlets.List(traitlets.Bytes()).tag(sync=True)
+    example_shapes = traitlets.List(traitlets.List(traitlets.Int())).tag(sync=True)
+    example_sets = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
 
 class LatentExplorer(ipywidgets.Box):
@@ -90,7 +87,6 @@ class LatentExplorer(ipywidgets.Box):
             raise UsageError("the explorer needs a system, or several.")
         forms = list(dict.fromkeys(tuple(e.description["dims"]) for e in exports))
         reach = max(e.description["reach"] for e in exports)
-        kind = canvas_type(max(map(sum, forms)), max(map(len, forms)), len(forms))
         self.sizes = [sum(e.description["dims"]) for e in exports]  # of the models' codes
         code = exports[0].description["start"] if z is None else self._code(z, 0)
         sets = images if isinstance(images, Mapping) else {} if images is None else {"": images}
@@ -98,7 +94,11 @@ class LatentExplorer(ipywidgets.Box):
             if x.dtype != torch.uint8 or x.dim() != 4:
                 found = f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}"
                 raise UsageError(f"the explorer needs images in uint8, (N, C, H, W), not {found}.")
-        self.canvas = kind(
+        groups, controls = zip(*(sliders(dims, code, reach) for dims in forms), strict=True)
+        for group in groups[1:]:
+            group.layout.display = "none"
+        self.canvas = Canvas(  # after its controls: a page knows them when it hears of them
+            controls=list(controls),
             exports=[e.to_bytes() for e in exports],
             sources=[""] * len(exports),
             names=[e.description["name"] for e in exports],
@@ -109,46 +109,12 @@ class LatentExplorer(ipywidgets.Box):
             forms=["-".join(map(str, f)) for f in forms],
             reach=reach,
             code=code,
-            **{f"display{k}": "flex" if k == 0 else "none" for k in range(len(forms))},
-            **{f"z{i}": value for i, value in enumerate(code)},
             examples=[x.cpu().numpy().tobytes() for x in sets.values()],
             example_shapes=[list(x.shape) for x in sets.values()],
             example_sets=list(sets),
         )
-        groups = [self._sliders(dims, k, reach) for k, dims in enumerate(forms)]
         super().__init__([self.canvas, *groups])
         self.add_class("jx-explorer")
-
-    def _sliders(self, dims: tuple[int, ...], form: int, reach: float) -> ipywidgets.Box:
-        """The sliders of every model with these dims, top layer first."""
-        layers, first = [], 0
-        for layer, d in enumerate(dims, 1):
-            title, sliders = [ipywidgets.HTML()], []
-            ipywidgets.jslink((self.canvas, f"head{layer}"), (title[0], "value"))
-            if len(dims) > 1:
-                title.append(ipywidgets.Checkbox(description="keep", indent=False))
-                ipywidgets.jslink((self.canvas, f"keep{layer}"), (title[1], "value"))
-            for i in range(first, first + d):
-                slider = ipywidgets.FloatSlider(
-                    value=getattr(self.canvas, f"z{i}"),
-                    min=-reach,
-                    max=reach,
-                    step=STEP,
-                    description=f"{i - first + 1}",
-                )
-                ipywidgets.jslink((self.canvas, f"z{i}"), (slider, "value"))
-                sliders.append(slider)
-            head, rows = ipywidgets.Box(title), ipywidgets.Box(sliders)
-            head.add_class("jx-title")
-            rows.add_class("jx-sliders")
-            box = ipywidgets.VBox([head, rows])
-            box.add_class("jx-layer")
-            layers.insert(0, box)
-            first += d
-        group = ipywidgets.VBox(layers)
-        group.add_class("jx-layers")
-        ipywidgets.jslink((self.canvas, f"display{form}"), (group.layout, "display"))
-        return group
 
     def _code(self, z: Tensor, model: int) -> list[float]:
         if z.shape != (self.sizes[model],):
@@ -163,3 +129,38 @@ class LatentExplorer(ipywidgets.Box):
     @z.setter
     def z(self, code: Tensor) -> None:
         self.canvas.code = self._code(code, self.canvas.chosen)
+
+
+def sliders(
+    dims: tuple[int, ...], code: Sequence[float], reach: float
+) -> tuple[ipywidgets.Box, dict]:
+    """The sliders of every model with these dims, top layer first, and the canvas's entry of them.
+
+    They start from ``code``, at 0 where it ends: that of the first model may be shorter.
+    """
+    boxes, layers, first = [], [], 0
+    for d in dims:
+        head, keep = ipywidgets.HTML(), None
+        if len(dims) > 1:
+            keep = ipywidgets.Checkbox(description="keep", indent=False)
+        row = [
+            ipywidgets.FloatSlider(
+                value=code[i] if i < len(code) else 0.0,
+                min=-reach,
+                max=reach,
+                step=STEP,
+                description=f"{i - first + 1}",
+            )
+            for i in range(first, first + d)
+        ]
+        title, rows = ipywidgets.Box([head, keep] if keep else [head]), ipywidgets.Box(row)
+        title.add_class("jx-title")
+        rows.add_class("jx-sliders")
+        box = ipywidgets.VBox([title, rows])
+        box.add_class("jx-layer")
+        boxes.insert(0, box)
+        layers.append({"head": head, "keep": keep, "sliders": row})
+        first += d
+    group = ipywidgets.VBox(boxes, layout={"display": "flex"})
+    group.add_class("jx-layers")
+    return group, {"layout": group.layout, "layers": layers}
