@@ -133,7 +133,7 @@ def test_a_compiler_that_is_none_is_done_without(named, kernel, monkeypatch):
 @pytest.mark.parametrize("named", ["PLACE/my tools/cc", "PLACE/cc -DNOTHING"])
 def test_a_compiler_with_arguments_or_spaces_is_used(named, kernel, tmp_path, monkeypatch):
     for folder in ("my tools", "."):
-        script(tmp_path / folder / "cc", f'exec {shutil.which("cc")} "$@"')
+        script(tmp_path / folder / "cc", f'exec {shutil.which("cc")} "$@" -O0')  # quickly
     monkeypatch.setattr(native, "cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setenv("CC", named.replace("PLACE", str(tmp_path)))
     assert native.available() and len(list(tmp_path.rglob("*.so"))) == 1
@@ -150,6 +150,7 @@ def test_the_compiler_is_cc_unless_another_is_named(named, command, monkeypatch)
 def test_a_cache_that_cannot_be_written_or_is_damaged_keeps_no_kernel_away(
     kernel, tmp_path, monkeypatch
 ):
+    monkeypatch.setenv("CC", str(script(tmp_path / "cc", 'exec cc "$@" -O0')))  # quickly
     (tmp_path / "file").write_text("mine")
     monkeypatch.setattr(native, "cache_dir", lambda: tmp_path / "file")
     assert native.available() and (tmp_path / "file").read_text() == "mine"
