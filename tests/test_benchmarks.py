@@ -15,15 +15,11 @@ from jlebm_core import systems
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
-def bench(*options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, FOLDER / "run.py", "--devices", "cpu", *options]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
 def records(tmp_path, *options: str) -> list[dict]:
     """What a quick run writes, after its record of the machine; each is flat and in order."""
     out = tmp_path / "results.json"
-    done = bench("--quick", "--out", str(out), *options)
+    command = [sys.executable, FOLDER / "run.py", "--devices", "cpu", "--quick", "--out", out]
+    done = subprocess.run([*command, *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     machine, *found = json.loads(out.read_text())
     assert machine["what"] == "machine"
@@ -71,9 +67,12 @@ def test_what_is_measured_again_takes_the_place_of_its_records(monkeypatch):
     assert merged(old, other, again) == [card, on_card, other, *again]
 
 
-def test_an_unknown_kind_is_refused():
-    done = bench("--only", "nonsense")
-    assert done.returncode == 2 and "nothing is called nonsense" in done.stderr
+def test_an_unknown_kind_is_refused(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr(sys, "argv", ["run.py", "--devices", "cpu", "--only", "nonsense"])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("run").main()
+    assert ended.value.code == 2 and "nothing is called nonsense" in capsys.readouterr().err
 
 
 def test_the_floor_has_the_operations_of_a_step(monkeypatch):

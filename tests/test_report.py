@@ -12,6 +12,13 @@ IMAGE = (1, 28, 28)
 FIGURES = ("fid", "kid", "inception_score", "precision", "recall")
 
 
+@pytest.fixture(autouse=True)
+def few_panels(monkeypatch):
+    """Label change of few codes: thousands of decoded and classified images prove no more here."""
+    monkeypatch.setattr(report, "PANELS", 10)
+    monkeypatch.setattr(report, "DRAWS", 4)
+
+
 def images(split, n):
     rng = torch.Generator().manual_seed(len(split))
     pixels = torch.randint(0, 256, (n, *IMAGE), generator=rng, dtype=torch.uint8)
