@@ -17,7 +17,8 @@ from jlebm_core.experiments import EXPERIMENTS, experiment, run, trial
 from jlebm_core.experiments.trial import Experiment, Trial
 
 CPU = torch.device("cpu")
-GLYPHS = systems.configure("vae", "glyphs", (3, 32, 32), budget="smoke", steps=2, batch=4)
+SMALL = {"levels": ("map C 32 32 tanh",), "ladders": ("fc 8",)}  # nets: hundreds of steps a second
+GLYPHS = systems.configure("vae", "glyphs", (3, 32, 32), budget="smoke", steps=2, batch=4, **SMALL)
 PIXELS = torch.randint(256, (8, 3, 32, 32), generator=torch.Generator().manual_seed(0))
 IMAGES = ImageSet("glyphs", "train", PIXELS.to(torch.uint8))
 MANY = replace(IMAGES, images=IMAGES.images.repeat(25, 1, 1, 1))  # epochs of 50 steps
