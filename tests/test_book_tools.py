@@ -1,11 +1,14 @@
 """The tools of the book: each planted defect is found, and a sound notebook or page passes."""
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.error import URLError
 
 import nbformat
 import pytest
@@ -16,10 +19,12 @@ sys.path.insert(0, str(TOOLS))
 import addresses  # noqa: E402
 import check_notebooks  # noqa: E402
 import check_pages  # noqa: E402
+import fetch_data  # noqa: E402
 import make_site  # noqa: E402
 import widget_pages  # noqa: E402
 
 from jlebm_core import cli  # noqa: E402
+from jlebm_core.data import download  # noqa: E402
 
 CHAPTER = addresses.absolute("book/02_latent_ebm.ipynb")
 TEXT = f"# Title\n\n## What you will learn\n\nA $z$, `{{x}}` and [a page]({CHAPTER}#x).\n"
@@ -280,6 +285,76 @@ def test_a_failed_chapter_is_not_taken_for_run(project):
 def test_the_site_is_not_built_from_an_old_run(project):
     with pytest.raises(SystemExit, match="make book"):
         make_site.seed_cache()
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "splits"),
+    [
+        ("smoke", "import jlebm_core", None),
+        ("load", "x", None),
+        ("load", "import jlebm_core", ["test"]),
+        ("train", "import jlebm_core", ["train", "test"]),
+    ],
+)
+def test_data_are_fetched_before_the_kernels_start(mode, text, splits, tmp_path, monkeypatch):
+    script = tmp_path / "fetch.py"
+    script.write_text("import sys; open('asked', 'w').write(' '.join(sys.argv[1:])); sys.exit(3)")
+    monkeypatch.setattr(make_site, "FETCH", script)
+    monkeypatch.setattr(make_site, "ROOT", tmp_path)
+    chapter = tmp_path / "x.ipynb"
+    chapter.write_text(text)
+    make_site.fetch_data(mode, [chapter])
+    asked = tmp_path / "asked"
+    assert (asked.read_text().split() if asked.exists() else None) == splits
+
+
+def test_a_run_fetches_data_first(project, monkeypatch, capfd):
+    book = notebook()
+    book.cells[2].source = "from pathlib import Path\nfound = Path('fetched').read_text()"
+    written(book, project / "book")
+    (project / "fetch.py").write_text(
+        "import pathlib; [pathlib.Path(d, 'fetched').write_text('') for d in ('.', '_run/load')]"
+    )
+    (project / "_run/load").mkdir(parents=True)
+    monkeypatch.setattr(make_site, "FETCH", project / "fetch.py")
+    assert make_site.run("load", jobs=1) == 0
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """The patience of downloads comes back, which the tool shortens for its process."""
+    monkeypatch.setattr(download, "TIMEOUT", download.TIMEOUT)
+
+
+@pytest.mark.parametrize("splits", [["test"], ["train", "test"]])
+def test_what_cannot_be_had_is_one_sentence(roots, patient, splits, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fetch_data.py", *splits])
+    fetch_data.main()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == "MNIST and Fashion-MNIST cannot be had: the chapters show what is shipped."
+
+
+def test_a_host_that_does_not_answer_is_left_after_seconds(roots, patient, monkeypatch):
+    waits = []
+
+    def silent(request, timeout):
+        waits.append(timeout)
+        raise URLError(TimeoutError("timed out"))
+
+    monkeypatch.setattr(download, "urlopen", silent)
+    assert fetch_data.missing(["test"]) == ["MNIST", "Fashion-MNIST"]
+    assert waits and set(waits) == {5.0} and len(waits) <= 4
+
+
+def test_the_sets_that_chapters_show_are_those_fetched():
+    shown = set()
+    for notebook in make_site.chapters():
+        for cell in nbformat.read(notebook, 4).cells:
+            if cell.cell_type == "code":
+                shown.update(re.findall(r'real_images\("([a-z0-9-]+)"', cell.source))
+                for sets in re.findall(r"^SETS = (\{.*\})", cell.source, re.MULTILINE):
+                    shown.update(ast.literal_eval(sets))
+    assert shown - {"glyphs"} == set(fetch_data.SHOWN)
 
 
 def test_smoke_mode_has_neither_data_nor_network(monkeypatch):

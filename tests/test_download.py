@@ -1,13 +1,22 @@
 """Downloads from a server on this machine: cut off, wrong, refused, and whole in the end."""
 
 import hashlib
+import os
+import pty
+import sys
+import termios
 from urllib.error import URLError
 
+import nbformat
+import numpy as np
 import pytest
 from conftest import pixels
+from nbclient import NotebookClient
 
 from jlebm_core.data import download
 from jlebm_core.data.download import DownloadError, fetch
+from jlebm_core.data.files import write_decoded
+from jlebm_core.data.progress import bar
 
 BODY = pixels(300_000).tobytes()
 MD5 = hashlib.md5(BODY).hexdigest()
@@ -119,3 +128,42 @@ def test_a_refusing_machine_is_one_error(tmp_path, monkeypatch):
     with pytest.raises(DownloadError, match="refused"):
         fetch(["http://127.0.0.1:9/set"], tmp_path / "set", MD5)
     assert not list(tmp_path.iterdir())
+
+
+def test_where_no_terminal_sees_a_bar_one_line_says_what_is_done(server, file, capsys):
+    fetch([server.url("set")], file, MD5)
+    assert capsys.readouterr() == ("", "downloading set.gz ...\n")
+
+
+def test_a_part_that_is_gone_on_with_is_one_more_line_and_no_bar(server, file, capsys):
+    server.plan = [("cut", 100_000)]
+    fetch([server.url("set")], file, MD5)
+    assert capsys.readouterr().err.splitlines() == ["downloading set.gz ..."] * 2
+
+
+def test_decoding_is_one_line_too(tmp_path, capsys):
+    images = pixels(3, 4, 4, 3)
+    write_decoded(tmp_path / "set.npy", 3, iter(images), "a set")
+    assert capsys.readouterr() == ("", "decoding a set ...\n")
+    assert np.array_equal(np.load(tmp_path / "set.npy"), images.transpose(0, 3, 1, 2))
+
+
+def test_on_a_terminal_there_is_a_bar(monkeypatch, capsys):
+    """A pseudo-terminal, as a shell gives; without a size it has no room for a bar."""
+    main, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    with open(terminal, "w") as screen:
+        monkeypatch.setattr(sys, "stderr", screen)
+        assert list(bar("work", iterable=range(3))) == [0, 1, 2]
+    assert b"work: 100%" in os.read(main, 1 << 16) and capsys.readouterr() == ("", "")
+    os.close(main)
+
+
+@pytest.mark.slow
+def test_a_kernel_says_it_among_its_outputs(tmp_path):
+    """Where a page turns standard error into a warning."""
+    source = "from jlebm_core.data.progress import bar; _ = list(bar('work', iterable=range(3)))"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    NotebookClient(book, kernel_name="python3").execute()
+    (output,) = book.cells[0].outputs
+    assert (output.name, output.text) == ("stdout", "work ...\n")

@@ -15,9 +15,8 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from tqdm.auto import tqdm
-
 from .. import locks
+from .progress import bar
 
 ATTEMPTS = 4  # per address
 PAUSE = 1.0  # seconds before the second attempt, twice as long before each further one
@@ -108,13 +107,13 @@ def append(url: str, part: Path) -> None:
             have = 0
         left = response.length
         total = None if left is None else have + left
-        name = part.name.removesuffix(".part")
+        said = f"downloading {part.name.removesuffix('.part')}"
         with (
             part.open("ab" if have else "wb") as out,
-            tqdm(total=total, initial=have, desc=name, unit="B", unit_scale=True) as bar,
+            bar(said, total=total, initial=have, unit="B", unit_scale=True) as progress,
         ):
             while chunk := response.read(CHUNK):
                 out.write(chunk)
-                bar.update(len(chunk))
+                progress.update(len(chunk))
         if total is not None and size(part) < total:  # read() ends silently on a cut
             raise ConnectionError(f"{url} was cut off at {size(part)} of {total} bytes")

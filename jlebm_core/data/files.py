@@ -10,12 +10,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .. import checkpoints, paths
 from ..errors import UsageError
 from .download import DownloadError
 from .own import say
+from .progress import bar
 
 Found = TypeVar("Found")
 
@@ -106,7 +106,7 @@ def write_decoded(file: Path, n: int, images: Iterable[np.ndarray], title: str) 
     part = file.with_name(f"{file.name}.{secrets.token_hex(8)}.part")
     array = None
     try:
-        for i, image in enumerate(tqdm(images, f"decoding {title}", total=n, unit="image")):
+        for i, image in enumerate(bar(f"decoding {title}", iterable=images, total=n, unit="image")):
             if array is None:
                 shape = (n, image.shape[2], *image.shape[:2])
                 array = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
