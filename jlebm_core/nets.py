@@ -7,7 +7,6 @@ A stack is data, so that a configuration can be printed, compared, saved as JSON
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from itertools import pairwise
 from math import prod
 
@@ -43,12 +42,16 @@ def _keep_layout(module: nn.Module, inputs: tuple, y: Tensor) -> None:
     """Have the gradient of maps come in their own memory layout: an activation whose output and
     gradient are laid out differently takes many times as long."""
     if y.dim() == 4 and y.requires_grad:
-        layout = torch.channels_last if _is_last(y) else torch.contiguous_format
-        y.register_hook(partial(Tensor.contiguous, memory_format=layout))
+        y.register_hook(_to_last if _is_last(y) else Tensor.contiguous)
 
 
+# Through a permuted view: inside of vmap a tensor can be asked for no other layout by its name.
 def _is_last(x: Tensor) -> bool:
-    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return x.dim() == 4 and x.permute(0, 2, 3, 1).is_contiguous()
+
+
+def _to_last(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def _fc(shape: Shape, bias: bool, n: int) -> tuple[list[nn.Module], Shape]:
@@ -130,7 +133,7 @@ def stack(
 
 def alike(a: Tensor, b: Tensor) -> Tensor:
     """``a`` in the memory layout of ``b``: mixed, they would leave channels last behind."""
-    return a.contiguous(memory_format=torch.channels_last) if _is_last(b) else a
+    return _to_last(a) if _is_last(b) else a
 
 
 def channels_last(module: nn.Module) -> nn.Module:
@@ -161,6 +164,22 @@ def mlp(
     return stack(spec, (inputs,), act=act)[0]
 
 
+class SpectralLinear(nn.Linear):
+    """A linear map for ``spectral_norm``, which divides its weight by its largest singular value.
+
+    PyTorch's own parametrised modules refuse to be pickled; this one can be, and so saved whole or
+    sent to another process. Shapes: (B, in) -> (B, out).
+    """
+
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        return _blank, (self.in_features, self.out_features), self.__dict__
+
+
+def _blank(inputs: int, outputs: int) -> nn.Module:
+    with torch.device("meta"):  # no initial weights: the random stream is left where it is
+        return parametrizations.spectral_norm(SpectralLinear(inputs, outputs))
+
+
 class NegativeEnergy(nn.Module):
     r"""f(z): an MLP from the joined latents [z_1, .., z_L] to one number (ICCV 2023, eq. 6).
 
@@ -181,7 +200,8 @@ class NegativeEnergy(nn.Module):
         self.scale = 1.0 if spectral_norm is None else spectral_norm
         self.act = act if hidden else None
         widths = (dim, *hidden, 1) if hidden else ()
-        linears = [nn.Linear(a, b) for a, b in pairwise(widths)]
+        kind = nn.Linear if spectral_norm is None else SpectralLinear
+        linears = [kind(a, b) for a, b in pairwise(widths)]
         if spectral_norm is not None:
             linears = [parametrizations.spectral_norm(m) for m in linears]
         self.net = nn.Sequential()
