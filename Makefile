@@ -86,9 +86,10 @@ pages: ## the built pages: links, alternative texts, and each page in headless C
 $(READY): requirements.txt pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is \
 	needed; $(PYTHON) is %d.%d. Try: make PYTHON=python3.12" % sys.version_info[:2])'
+# Compiled once, as pip does of itself: else each chapter compiles PyTorch where nothing may be written.
 	@if [ -n "$(UV)" ] && $(UV) --version >/dev/null 2>&1; then set -ex; \
 	  $(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV); \
-	  $(UV) pip install --quiet --python $(BIN)/python --editable '.[book]'; \
+	  $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[book]'; \
 	else set -ex; \
 	  $(PYTHON) -m venv $(VENV); \
 	  $(BIN)/python -m pip install --quiet --editable '.[book]'; \

@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 from PIL import Image
+from torchvision.utils import make_grid
 
 from jlebm_core import systems, viz
 from jlebm_core.experiments import layers
@@ -28,6 +29,14 @@ def test_mosaic_puts_images_in_reading_order():
     picture = viz.mosaic(images, 2)
     assert picture.shape == (7, 7, 3)
     assert picture[1, 1, 0] == 0 and picture[1, 4, 0] == 0.5 and picture[4, 1, 0] == 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("count", "columns"), [(1, 3), (2, 5), (3, 1), (5, 3), (6, 3)])
+def test_a_mosaic_is_torchvisions_grid(count, columns, channels):
+    images = torch.randn(count, channels, 4, 6, generator=seeded())
+    grid = make_grid((images + 1) / 2, nrow=columns, padding=1, pad_value=0.5)
+    assert torch.equal(viz.mosaic(images, columns), grid.clamp(0, 1).permute(1, 2, 0))
 
 
 def test_hierarchical_samples_change_one_layer_only(system):

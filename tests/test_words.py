@@ -117,8 +117,11 @@ def test_an_import_brings_nothing_heavy(module):
     assert done.stdout == "[]\n"
 
 
-def test_reading_and_fetching_data_leave_torchvision_out():
-    """It takes seconds, and a checksum needs none of it."""
-    code = "import sys, jlebm_core.runs, jlebm_core.modes; print('torchvision' in sys.modules)"
+def test_reading_data_and_drawing_images_leave_torchvision_out():
+    """It takes seconds, and neither a checksum nor a mosaic needs any of it."""
+    code = (
+        "import sys, torch, jlebm_core.runs, jlebm_core.modes; from jlebm_core import viz; "
+        "viz.mosaic(torch.zeros(3, 1, 4, 4), 2); print('torchvision' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
