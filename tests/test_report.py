@@ -137,13 +137,13 @@ def test_the_conditional_reading_holds_the_other_layers_where_they_are(monkeypat
         return keep(decode, fixed, new, dims, classify)
 
     monkeypatch.setattr(report.probes, "layer_label_change", call)
-    monkeypatch.setattr(report, "PANELS", 3)
     system = built("joint-ebm")
     rng, again = (torch.Generator().manual_seed(0) for _ in range(2))
-    report.label_change(system, report.load_classifier("mnist"), reading="conditional", rng=rng)
-    fixed = system.prior.sample(3 * (report.DRAWS + 1), rng=again)[:3]
+    how = {"reading": "conditional", "fixed": 3, "draws": 2, "rng": rng}
+    report.label_change(system, report.load_classifier("mnist"), **how)
+    fixed = system.prior.sample(3 * (2 + 1), rng=again)[:3]
     assert torch.equal(seen["fixed"], fixed)
-    z, dims = fixed.repeat_interleave(report.DRAWS, 0), system.config.dims
+    z, dims = fixed.repeat_interleave(2, 0), system.config.dims
     for i in range(1, len(dims) + 1):
         layer = report.sample_layer(system.prior, z, i, rng=again).split(dims, 1)[i - 1]
         assert torch.equal(seen["new"].flatten(0, 1).split(dims, 1)[i - 1], layer)

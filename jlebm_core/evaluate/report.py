@@ -72,6 +72,8 @@ def label_change(
     *,
     reading: str = "marginal",
     dims: tuple[int, ...] | None = None,
+    fixed: int | None = None,
+    draws: int | None = None,
     rng: torch.Generator | int | None = None,
 ) -> list[float]:
     """Per layer, bottom first: how often new codes of that layer alone change the label.
@@ -79,16 +81,18 @@ def label_change(
     The codes are joint prior samples. The new ones are draws from the layer's marginal, as in the
     authors' hierarchical sampling (ICCV 2023, figures 4 and 5), or with ``reading`` "conditional"
     chains on that layer with the others held where they are. ``dims`` groups the coordinates
-    otherwise than by layers, e.g. (1, .., 1) by units; of marginals alone.
+    otherwise than by layers, e.g. (1, .., 1) by units; of marginals alone. ``fixed`` codes (None:
+    100) get ``draws`` new ones each (None: 20).
     """
     prior, rng = system.prior, source(rng, device_of(system))
-    z = prior.sample(PANELS * (DRAWS + 1), rng=rng)
-    fixed, new = z[:PANELS], z[PANELS:].view(PANELS, DRAWS, -1)
+    count, draws = fixed or PANELS, draws or DRAWS
+    z = prior.sample(count * (draws + 1), rng=rng)
+    kept, new = z[:count], z[count:].view(count, draws, -1)
     if reading == "conditional":
-        new = given_others(prior, fixed.repeat_interleave(DRAWS, 0), rng=rng).view_as(new)
+        new = given_others(prior, kept.repeat_interleave(draws, 0), rng=rng).view_as(new)
     return probes.layer_label_change(
         lambda codes: to_uint8(system.decode(codes)),
-        fixed,
+        kept,
         new,
         dims or system.dims,
         classifier.predict,
