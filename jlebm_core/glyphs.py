@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .surroundings import plain
+
 # Upright faces of regular weight only: font, slant and weight stay three separate factors.
 FONTS = ("DejaVuSans", "DejaVuSansMono", "DejaVuSerif", "STIXGeneral", "cmr10", "cmss10", "cmtt10")
 NONE = 10  # the value of ``left`` and ``right`` where there is no neighbour
@@ -45,6 +47,7 @@ _GAP = 0.14  # space between the outlines of neighbours, in digit heights
 _BLOCK = 500  # images drawn at a time, to bound memory
 
 
+@plain()
 def render(n: int, *, seed: int, size: int = 32) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Draw ``n`` random digits; the first k of ``n`` are the same for every n >= k.
 
@@ -55,6 +58,7 @@ def render(n: int, *, seed: int, size: int = 32) -> tuple[Tensor, Tensor, dict[s
     return draw(factors, size=size), factors["identity"].clone(), factors
 
 
+@plain()
 def sample_factors(n: int, *, seed: int) -> dict[str, Tensor]:
     """Draw the factors of ``n`` images, a dict of tensors (n,).
 
@@ -83,12 +87,14 @@ def sample_factors(n: int, *, seed: int) -> dict[str, Tensor]:
     return factors
 
 
+@plain()
 def draw(factors: dict[str, Tensor], *, size: int = 32) -> Tensor:
     """Draw the images of given factors, tensors (n,) each: uint8 (n, 3, size, size)."""
     images = [_draw_block(block, size) for block in _blocks(factors)]
     return torch.cat(images) if images else torch.empty(0, 3, size, size, dtype=torch.uint8)
 
 
+@plain()
 def coverage(factors: dict[str, Tensor], *, size: int = 32) -> Tensor:
     """The part of each pixel that ink covers: float32 (n, size, size) in [0, 1].
 
@@ -117,6 +123,7 @@ def coverage(factors: dict[str, Tensor], *, size: int = 32) -> Tensor:
     return t * t * (3 - 2 * t)
 
 
+@plain()
 def colour(hue: Tensor, saturation: Tensor, luma: Tensor) -> Tensor:
     """RGB in [0, 1], (n, 3), of exactly this luma and HSV hue (tensors (n,)).
 

@@ -59,8 +59,10 @@ def langevin(
     included. Chain b follows from row b alone: ``log_prob`` must not mix the rows of a batch.
     """
     drift, spread = step_size**2 / 2, step_size * noise
-    z, rng = z.detach(), source(rng, z.device)
-    with parametrize.cached():  # spectral norm: one power iteration a chain, not one a step
+    rng = source(rng, z.device)
+    # gradients are taken in any mode; spectral norm: one power iteration a chain, not one a step
+    with torch.inference_mode(False), parametrize.cached():
+        z = z.clone() if z.is_inference() else z.detach()
         for k in range(steps):
             value, grad = _value_and_grad(log_prob, z)
             if callback:

@@ -58,6 +58,7 @@ from .rows import Row as Row
 from .rows import configure as configure
 from .rows import preset as preset
 from .rows import row as row
+from .surroundings import codes, floats, plain
 from .training.stages import Training, stages
 
 PARTS = ("prior", "generator", "inference")
@@ -196,7 +197,7 @@ class System(nn.Module):
 
     def _image_made(self) -> Shape:
         """(C, H, W) of the images that the generator makes of the prior's codes."""
-        z, training = torch.zeros(1, self.prior.dim, device=self.device), self.generator.training
+        z, training = self.prior.here.new_zeros(1, self.prior.dim), self.generator.training
         try:
             with torch.no_grad():
                 x = self.generator.eval().mean(z)
@@ -253,6 +254,7 @@ class System(nn.Module):
         ``weight`` is that of the prior's term; ``rows`` (B,) says which training images they are,
         for an inference that remembers them.
         """
+        x = floats(x, self.inference, self.image, self.device)
         check_batch(self, len(x), training=self.training)
         parts, rng = (self.prior, self.generator, self.inference), source(rng, x.device)
         with frozen(self.prior) if self.prior.learns_by else nullcontext():
@@ -263,6 +265,7 @@ class System(nn.Module):
     ) -> Tensor:
         """Codes of images, (B, D): the mean of q(z | x), or with ``noise`` a draw; always one
         sample where q is a Langevin chain, always z(x) where the encoder is deterministic."""
+        x = floats(x, self.inference, self.image, self.device)
         check_batch(self, len(x), training=self.training)
         with torch.no_grad():
             return self.inference.draw(x, self.prior, self.generator, noise=noise, rng=rng)[0]
@@ -270,6 +273,7 @@ class System(nn.Module):
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """The mean image h_1(z) of codes z. Shapes: (B, D) -> (B, C, H, W)."""
+        z = codes(z, self.generator, self.prior.dim, self.device)
         check_batch(self, len(z), training=self.training)
         return self.generator.mean(z).float()
 
@@ -334,13 +338,13 @@ def build(config: Config, *, seed: int = 0) -> System:
     The same ``seed`` gives the same weights, whatever the state of the global generator. They lie
     channels last, as those of ``load`` do.
     """
-    with torch.random.fork_rng(devices=[]):
+    with plain() as device, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         system = assemble(config)
         for m in system.modules():
             if isinstance(m, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.xavier_normal_(m.weight)
-    return channels_last(system)
+        return channels_last(system.to(device))
 
 
 def shipped_names() -> list[str]:
@@ -370,9 +374,10 @@ def load(stem: str | Path) -> System:
             f"{stem} holds the weights of parts of your own: put the system together as it was "
             "and give it to load_weights(system, stem)."
         )
-    system = assemble(Config.from_json(meta.get("config", {})))
-    _copy(system, tensors, stem, "its own configuration")
-    return channels_last(system).eval()
+    with plain() as device:
+        system = assemble(Config.from_json(meta.get("config", {})))
+        _copy(system, tensors, stem, "its own configuration")
+        return channels_last(system.to(device)).eval()
 
 
 def load_weights(system: System, stem: str | Path) -> System:

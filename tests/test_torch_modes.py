@@ -1,6 +1,7 @@
 """Modes that users and other libraries switch on around the public functions: results are equal to
 the plain ones, or one sentence says what to do."""
 
+import contextlib
 import copy
 import io
 from multiprocessing.reduction import ForkingPickler
@@ -9,8 +10,11 @@ import pytest
 import torch
 from torch.func import grad, jacrev, vmap
 
-from jlebm_core import systems
+from jlebm_core import glyphs, systems
+from jlebm_core.errors import UsageError
 from jlebm_core.nets import channels_last
+from jlebm_core.priors.base import sample_layer
+from jlebm_core.training.trainer import Trainer
 
 TINY = {
     "prior_steps": 2,
@@ -91,3 +95,140 @@ def test_spectral_norm_is_saved_whole_copied_and_sent_to_processes(name):
         assert list(same.state_dict()) == list(system.state_dict())
         same.train().prior.log_prob(z).sum().backward()  # it still learns
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@contextlib.contextmanager
+def float64():
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@contextlib.contextmanager
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+MODES = {
+    "inference mode": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "deterministic": deterministic,
+    "float64": float64,
+    "another default device": lambda: torch.device("meta"),
+}
+NAMES = ["joint-ebm", "joint-ebm-mle", "layerwise-ebm", "multi-ncp", "rae", "2s-vae", "biva"]
+
+
+@pytest.fixture(scope="module")
+def results():
+    """What the calls of ``uses`` give without any mode."""
+    return {name: {k: use() for k, use in uses(tiny(name)).items()} for name in NAMES}
+
+
+def uses(system):
+    """Public functions by name, each on tensors and generators made before any mode."""
+    prior, g = system.prior, torch.Generator(device="cpu").manual_seed(0)
+    x = torch.rand(3, 1, 28, 28, generator=g, device="cpu", dtype=torch.float32) * 2 - 1
+    z = torch.randn(3, prior.dim, generator=g, device="cpu", dtype=torch.float32)
+    found = {
+        "sample": lambda: system.sample(2, rng=0),
+        "codes": lambda: prior.sample(2, rng=0),
+        "encode": lambda: system.encode(x, noise=True, rng=0),
+        "decode": lambda: system.decode(z),
+        "loss": lambda: system.loss(x, rng=0)[0].detach(),
+        "f": lambda: prior.f(z).detach(),
+        "log_prob": lambda: prior.log_prob(z).detach() if prior.density else z,
+        "error": lambda: system.generator.squared_error(x, z).detach(),
+    }
+    if prior.tilted:
+        found["layer"] = lambda: sample_layer(prior, z, 1, rng=0)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_changes_no_result(results, mode, name):
+    before = tiny(name)
+    with MODES[mode]():
+        system = before if mode == "another default device" else tiny(name)
+        found = {k: use() for k, use in uses(system).items()}
+    assert found.keys() == results[name].keys()
+    for key, value in found.items():
+        assert value.dtype == results[name][key].dtype, key
+        near(value, results[name][key])
+
+
+@pytest.mark.parametrize("mode", ["inference mode", "no gradients", "deterministic", "float64"])
+def test_training_and_glyphs_are_the_same_in_every_mode(mode):
+    def trained():
+        images = glyphs.render(4, seed=0)[0]
+        config = systems.configure("lebm", "glyphs", (3, 32, 32), budget="smoke", **TINY)
+        run = Trainer(systems.build(config), images)
+        run.run(2)
+        return images, run.model().sample(2, rng=0)
+
+    plain = trained()
+    glyphs._distance_fields.cache_clear()  # so that they are measured in the mode
+    with MODES[mode]():
+        found = trained()
+    assert torch.equal(found[0], plain[0])
+    near(found[1], plain[1])
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_shipped_systems_are_in_float32(before):
+    with float64() if before else contextlib.nullcontext():
+        system = systems.shipped("vae-mnist-s0")
+    with float64():
+        assert {p.dtype for p in system.parameters()} == {torch.float32}
+        assert system.encode(torch.zeros(2, 1, 28, 28)).dtype == torch.float32
+
+
+def test_arrays_lists_and_other_types_stand_for_codes_and_images(system, z, x):
+    whole = torch.ones(2, system.prior.dim)
+    one = system.decode(whole)
+    for same in (whole.numpy(), whole.tolist(), whole.long(), whole.half(), whole.double()):
+        near(system.decode(same), one)
+    wide = torch.ones(2, 2 * system.prior.dim)[:, ::2]
+    near(system.decode(wide), one)
+    code = system.encode(x)
+    last = x.contiguous(memory_format=torch.channels_last)
+    for same in (x.numpy(), x.tolist(), x.double(), last, x.transpose(2, 3).contiguous().mT):
+        near(system.encode(same), code)
+
+
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (lambda s: s.encode(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)), "data.to_float"),
+        (lambda s: s.loss(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)), "data.to_float"),
+        (lambda s: s.encode(torch.zeros(2, 1, 32, 32)), "(1, 28, 28)"),
+        (lambda s: s.encode(torch.zeros(2, 1, 28, 28, device="meta")), "on meta"),
+        (lambda s: s.decode(torch.zeros(2, s.prior.dim, device="meta")), "on meta"),
+        (lambda s: s.decode(torch.zeros(2, 3)), "(B, 10)"),
+        (lambda s: s.decode(torch.zeros(2, s.prior.dim, dtype=torch.complex64)), "real numbers"),
+        (lambda s: s.decode([[1.0], [1.0, 2.0]]), "equal rows"),
+        (lambda s: s.decode("codes"), "equal rows"),
+    ],
+)
+def test_what_no_model_takes_is_said_in_one_sentence(system, use, words):
+    with pytest.raises(UsageError) as caught:
+        use(system)
+    assert words in str(caught.value)
+
+
+def test_double_and_bfloat16_systems_work_as_the_plain_one(system, z, x):
+    for dtype, near_by in ((torch.float64, 1e-4), (torch.bfloat16, 0.1)):
+        other = copy.deepcopy(system).to(dtype)
+        torch.testing.assert_close(
+            other.decode(z), system.decode(z), rtol=near_by, atol=near_by, check_dtype=False
+        )
+        torch.testing.assert_close(
+            other.encode(x), system.encode(x), rtol=near_by, atol=near_by, check_dtype=False
+        )

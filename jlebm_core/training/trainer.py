@@ -23,6 +23,7 @@ from ..nets import check_batch
 from ..objectives import PriorObjective
 from ..precision import resolve_precision
 from ..settings import check_shape
+from ..surroundings import plain
 from ..systems import System
 from .batches import Batches, keep_freed_memory
 from .monitor import check, detached, moments
@@ -43,6 +44,7 @@ class Trainer:
     parts of your own without a ``training``.
     """
 
+    @plain()
     def __init__(
         self,
         system: System,
@@ -198,6 +200,7 @@ class Trainer:
         kept.load_state_dict(self.averaged, strict=False)
         return kept.eval()
 
+    @plain()
     def run(
         self,
         steps: int,
