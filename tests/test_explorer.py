@@ -227,8 +227,9 @@ def test_export_from_the_command_line(tmp_path, capsys):
     assert read(out).description["title"] == "VLAE" and read(out).description["encoder"]
     assert f"{out.stat().st_size:,} bytes" in capsys.readouterr().out
     assert cli.main([*command, "--no-encoder"]) == 0 and not read(out).description["encoder"]
-    assert cli.main(["export", "nothing", "--out", str(tmp_path / "x")]) == 2
-    assert "no trained system" in capsys.readouterr().err and not (tmp_path / "x").exists()
+    nothing = tmp_path / "x.safetensors"
+    assert cli.main(["export", "nothing", "--out", str(nothing)]) == 2
+    assert "no trained system" in capsys.readouterr().err and not nothing.exists()
 
 
 def test_codes_of_images_come_along_under_a_name_of_their_own(tmp_path):
