@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .errors import UsageError
 from .nets import Shape, activation, alike, stack
 from .priors import GaussianChain
+from .settings import check
 
 JOINS = ("concat", "add")
 ENTRY = 0.1  # share of the training during which a layer that comes later enters
@@ -24,6 +25,7 @@ class Generator(nn.Module, ABC):
 
     def __init__(self, sigma: float, *, learned: bool = False):
         super().__init__()
+        check({"sigma": sigma})
         self.log_sigma = nn.Parameter(torch.tensor(log(sigma))) if learned else log(sigma)
 
     @property

@@ -63,8 +63,15 @@ class Encoder(Inference):
         """q(z | x) for images x. Shapes: (B, C, H, W) -> mean and log_var (B, D)."""
 
     def draw(self, x, prior, generator, *, noise=True, rng=None, rows=None):
-        """Codes (B, D) of images and q; without ``noise`` the mean of q."""
+        """Codes (B, D) of images and q; without ``noise`` the mean of q. Raises UsageError where
+        the encoder gives codes of another size than the prior's."""
         q = self.posterior(x)
+        if not q.mean.shape == q.log_var.shape == (len(x), prior.dim):
+            raise UsageError(
+                f"the encoder gives means {tuple(q.mean.shape)} and log variances "
+                f"{tuple(q.log_var.shape)} of {len(x)} images, but the prior has {prior.dim} "
+                f"dimensions: both must be ({len(x)}, {prior.dim})."
+            )
         return pick(q, noise, rng), q
 
 
@@ -79,7 +86,10 @@ class GaussianEncoder(Encoder):
     def posterior(self, x: Tensor) -> DiagonalGaussian:
         """q(z | x). Shapes: (B, C, H, W) -> mean and log_var (B, D)."""
         out = self.net(x)
-        mean, log_var = out.chunk(2, 1) if isinstance(out, Tensor) else out
+        pair = out.chunk(2, 1) if isinstance(out, Tensor) else tuple(out)
+        if len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
+            raise UsageError("an encoder must give a mean and a log variance, or both joined.")
+        mean, log_var = pair
         return DiagonalGaussian(mean.float(), log_var.float())
 
 

@@ -206,6 +206,27 @@ class NoImages(nn.Module):
         return z
 
 
+class OneColumn(nn.Module):
+    def forward(self, x):
+        return x.flatten(1)[:, :1], x.flatten(1)[:, :DIM]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: jl.EBMPrior((2,), steps=-1),
+        lambda: jl.EBMPrior((2,), step_size=float("nan")),
+        lambda: jl.EBMPrior((0,)),
+        lambda: jl.EBMPrior((2,)).sample(3, steps=-1),
+        lambda: jl.GaussianGenerator(nn.Identity(), sigma=0.0),
+        lambda: jl.GaussianEncoder(nn.Identity()).posterior((torch.ones(1, 2), None)),
+    ],
+)
+def test_numbers_and_nets_that_cannot_be_are_refused_at_once(make):
+    with pytest.raises(UsageError, match="must"):
+        make()
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -216,6 +237,15 @@ class NoImages(nn.Module):
         ({"steps": None}, "say how to train them"),
         ({"rate": 1.0}, "does not know how to train so"),
         ({"lr_decay": "sideways"}, "lr_decay must be one of"),
+        ({"steps": -1}, "steps must be a whole number"),
+        ({"steps": 2.5}, "steps must be a whole number"),
+        ({"batch": 0}, "batch must be a whole number"),
+        ({"lr": float("nan")}, "lr must be a number"),
+        ({"seed": None}, "needs a seed"),
+        ({"seed": -1}, "a seed from 0"),
+        ({"prior": jl.EBMPrior((DIM,), f=nn.Linear(DIM, 2), steps=2)}, "one number for each code"),
+        ({"inference": jl.GaussianEncoder(OneColumn())}, "both must be"),
+        ({"inference": jl.GaussianEncoder(nn.Flatten())}, "both must be"),
         ({"inference": jl.LangevinPosterior(2)}, "gives a distribution"),
     ],
 )

@@ -16,6 +16,7 @@ from ..gaussians import DiagonalGaussian, standard_normal, standard_normal_log_p
 from ..langevin import langevin, langevin_block
 from ..objectives import PriorObjective
 from ..randomness import source
+from ..settings import check
 
 Callback = Callable[[int, Tensor, Tensor], None]
 
@@ -38,6 +39,7 @@ class Prior(nn.Module, ABC):
 
     def __init__(self, dims: tuple[int, ...]):
         super().__init__()
+        check({"dims": tuple(dims)})
         self.dims, self.dim = tuple(dims), sum(dims)
         self.register_buffer("here", torch.empty(0), persistent=False)  # knows the device
 
@@ -106,6 +108,7 @@ class Prior(nn.Module, ABC):
         if not self.tilted:
             return self.draw(n, rng=rng)
         steps = self.steps if steps is None else steps
+        check({"prior_steps": steps})
         start = self.start(n, rng=rng) if steps else self.base_sample(n, rng=rng)
         return self.chain(start, steps=steps, rng=rng, callback=callback)
 

@@ -11,6 +11,7 @@ from ..langevin import CLOSED_FORM, langevin_mlp
 from ..nets import NegativeEnergy, SumOfEnergies
 from ..objectives import Contrast, NoiseContrast, PriorObjective
 from ..randomness import source
+from ..settings import check
 from .base import Callback, NormalBase
 
 POOLS = 16  # of proposals at a time in importance resampling
@@ -40,6 +41,7 @@ class EBMPrior(NormalBase):
         step_size: float = 0.4,
     ):
         super().__init__(dims)
+        check({"prior_steps": steps, "prior_step_size": step_size})
         self.steps, self.step_size = steps, step_size
         if not isinstance(f, nn.Module):
             f = NegativeEnergy(self.dim, tuple(f), act=act, spectral_norm=spectral_norm)
@@ -48,6 +50,11 @@ class EBMPrior(NormalBase):
     def f(self, z: Tensor) -> Tensor:
         """The negative energy. Shapes: (B, D) -> (B,)."""
         value = self.net(z)
+        if value.shape not in ((len(z),), (len(z), 1)):
+            raise UsageError(
+                f"f makes {tuple(value.shape)} of codes {tuple(z.shape)}: it must give one number "
+                f"for each code, (B,) or (B, 1)."
+            )
         return value.squeeze(1) if value.dim() == 2 else value
 
     def chain(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ..errors import UsageError
 from ..objectives import Objective, PriorObjective
 from ..priors import Prior
-from ..settings import LR_DECAYS
+from ..settings import check
 
 LR_WARMUP = 200  # steps; a Tanh output under a summed squared error can die at -1 without it
 EPOCH_DECAY = 0.998  # an epoch, where the decay goes by epochs
@@ -41,7 +41,7 @@ class Training:
     ``lr_decay`` is "cosine" to 0, "epoch" (times .998 each) or "none", after a rise over
     ``LR_WARMUP`` steps; stages in which the same parts learn share one rise and fall. ``ema`` is
     the decay of the averaged weights that are kept at the end; 0 keeps the last ones.
-    Raises UsageError for an unknown decay.
+    Raises UsageError for a number that a setting cannot be (``settings.RULES``).
     """
 
     stages: tuple[Stage, ...]
@@ -55,8 +55,10 @@ class Training:
     ema: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.lr_decay not in LR_DECAYS:
-            raise UsageError(f"lr_decay must be one of {', '.join(LR_DECAYS)}.")
+        numbers = {k: v for k, v in vars(self).items() if k != "stages"}
+        check(numbers)
+        for stage in self.stages:
+            check({"steps": stage.steps})
 
     @property
     def total(self) -> int:

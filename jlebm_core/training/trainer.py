@@ -22,6 +22,7 @@ from ..graphs import Recorded
 from ..nets import check_batch
 from ..objectives import PriorObjective
 from ..precision import resolve_precision
+from ..randomness import source
 from ..settings import check_shape
 from ..surroundings import plain
 from ..systems import System
@@ -56,6 +57,9 @@ class Trainer:
     ):
         check_shape(system.image, images.shape[1:])
         device = system.device
+        if (rng := source(seed, device)) is None:
+            raise UsageError("a training needs a seed, a whole number from 0 on.")
+        self.rng = rng
         self.system, self.seed, self.step = system, seed, 0
         self.training = t = training or system.plan()
         check_sizes(system, t, len(images))
@@ -63,7 +67,6 @@ class Trainer:
         self.weight = torch.ones((), device=device)  # of the prior's term in the loss of the nets
         self.precision = resolve_precision(precision, device)
         self.optimisers = optimisers(system, t)
-        self.rng = torch.Generator(device).manual_seed(seed)
         system.inference.prepare(len(images), system.prior, rng=self.rng)
         weights = {k for k, _ in system.named_parameters()}
         self.averaged = {  # of weights and of the statistics of batch normalisation
@@ -282,8 +285,9 @@ class Trainer:
         Raises UsageError if it belongs to another configuration or seed, or to other images.
         """
         tensors, meta = checkpoints.load(stem)
-        there, here = (_flat({**self.identity(), **m}) for m in (meta, {}))
-        if other := [f"{k} {there[k]!r} then, {v!r} now" for k, v in here.items() if v != there[k]]:
+        there, here = _flat(meta), _flat(self.identity())
+        changed = [k for k in here | there if here.get(k) != there.get(k)]
+        if other := [f"{k} {there.get(k)!r} then, {here.get(k)!r} now" for k in changed]:
             raise UsageError(
                 f"{stem} was trained with other settings or another seed ({'; '.join(other)}): "
                 "give the same ones to resume it, or another folder to start anew."
@@ -312,14 +316,16 @@ class Trainer:
 
     def identity(self) -> dict:
         """What a checkpoint must agree with to be gone on from, as JSON."""
-        return {"seed": self.seed, **self.system.description(), "training": repr(self.training)}
+        of = {"seed": self.seed, **self.system.description()}
+        usual = "config" in of and self.training == self.system.plan()
+        return of if usual else {**of, "training": repr(self.training)}
 
 
 def _flat(identity: dict) -> dict:
     """What makes up an identity, by name: of a system from a configuration its settings."""
     made = identity.get("config")
-    settings = asdict(Config.from_json(made)) if made else {"parts": identity["parts"]}
-    return {"seed": identity["seed"], **settings, "training": identity["training"]}
+    settings = asdict(Config.from_json(made)) if made else {"parts": identity.get("parts")}
+    return {"seed": identity["seed"], **settings, "training": identity.get("training", "as set")}
 
 
 def check_sizes(system: System, training: Training, images: int) -> None:
