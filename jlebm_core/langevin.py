@@ -60,8 +60,10 @@ def langevin(
     """
     drift, spread = step_size**2 / 2, step_size * noise
     rng = source(rng, z.device)
-    # gradients are taken in any mode; spectral norm: one power iteration a chain, not one a step
-    with torch.inference_mode(False), parametrize.cached():
+    # gradients are taken in any mode, the callback has the caller's; spectral norm: one power
+    # iteration a chain, not one a step
+    was = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.set_grad_enabled(was), parametrize.cached():
         z = z.clone() if z.is_inference() else z.detach()
         for k in range(steps):
             value, grad = _value_and_grad(log_prob, z)

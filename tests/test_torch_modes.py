@@ -243,3 +243,11 @@ def test_double_and_bfloat16_systems_work_as_the_plain_one(system, z, x):
         torch.testing.assert_close(
             other.encode(x), system.encode(x), rtol=near_by, atol=near_by, check_dtype=False
         )
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_callback_of_a_chain_has_the_callers_gradients(taken):
+    prior, seen = tiny("joint-ebm").prior, []
+    with torch.set_grad_enabled(taken):
+        prior.sample(2, steps=1, rng=0, callback=lambda k, z, v: seen.append(prior.f(z)))
+    assert [f.requires_grad for f in seen] == [taken, False]  # the last one is for looking alone
