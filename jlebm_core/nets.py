@@ -106,8 +106,8 @@ def stack(
 
     Layers are separated by commas: a name of ``LAYERS``, its numbers, and an activation if it is
     not ``act``. A layer that names its own activation has no normalisation after it.
-    Shapes: ``(B, *shape)`` -> ``(B, *shape_out)``, without the batch. ``norm`` puts batch normalisation
-    before each default activation; ``bias`` says whether convolutions have one.
+    Shapes: ``(B, *shape)`` -> ``(B, *shape_out)``, without the batch. ``norm`` puts batch
+    normalisation before each default activation; ``bias`` says whether convolutions have one.
     Raises UsageError for a spec that cannot be read or does not fit ``shape``.
     """
     layers: list[nn.Module] = []
