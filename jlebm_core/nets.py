@@ -185,7 +185,7 @@ class NegativeEnergy(nn.Module):
 
     Shapes: (B, D) -> (B,). Without hidden layers f = 0, which leaves p(z) = p_0(z).
     ``spectral_norm`` = c divides every weight by its largest singular value and multiplies the
-    result by c: then |f(z) - f(z')| <= c |z - z'|. None leaves the weights free.
+    result by c: then ``|f(z) - f(z')| <= c |z - z'|``. None leaves the weights free.
     """
 
     def __init__(
